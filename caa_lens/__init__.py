@@ -1,0 +1,41 @@
+"""caa_lens: a TransformerLens workbench for Contrastive Activation Addition.
+
+A plain TransformerLens model goes in; a frozen value or a DataFrame comes out; `steer` is the only thing that changes
+what a model says. See the README for a six-line tour.
+"""
+
+from caa_lens.contrast import ContrastDataset as ContrastDataset
+from caa_lens.contrast import ContrastPair as ContrastPair
+from caa_lens.contrast import load_contrast_pairs as load_contrast_pairs
+from caa_lens.contrast import load_questions as load_questions
+from caa_lens.evaluation.choices import choose_layer as choose_layer
+from caa_lens.evaluation.choices import summarize as summarize
+from caa_lens.extraction import extract_activations as extract_activations
+from caa_lens.extraction import extract_vectors as extract_vectors
+from caa_lens.models import load_model as load_model
+from caa_lens.prompts import describe_tokens as describe_tokens
+from caa_lens.steering import generate as generate
+from caa_lens.steering import steer as steer
+from caa_lens.sweeps import sweep as sweep
+from caa_lens.vectors import Intervention as Intervention
+from caa_lens.vectors import SteeringVector as SteeringVector
+from caa_lens.vectors import SteeringVectors as SteeringVectors
+
+__all__ = [
+    "ContrastDataset",
+    "ContrastPair",
+    "Intervention",
+    "SteeringVector",
+    "SteeringVectors",
+    "choose_layer",
+    "describe_tokens",
+    "extract_activations",
+    "extract_vectors",
+    "generate",
+    "load_contrast_pairs",
+    "load_model",
+    "load_questions",
+    "steer",
+    "summarize",
+    "sweep",
+]

@@ -1,0 +1,1 @@
+"""Turning sweeps into statements: each metric is one function of a tidy frame."""

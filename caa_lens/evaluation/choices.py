@@ -1,0 +1,152 @@
+"""Effects on two-choice questions, each beside what could explain it away.
+
+The CAA paper reports the mean of ``p(matching) / (p(A) + p(B))``. That number also rises when a vector merely makes the
+model prefer one letter and the matching answers happen to carry it, when the two answers lose their probability to
+everything else, and when some random vector of that length would have done the same. So each effect stands beside its
+letter-balanced value, a bootstrap interval over items, the share of items that moved the wrong way, the letter drift, the
+mass, and the range of norm-matched random vectors. A layer is chosen on one set of items and reported on another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+CELL = ["layer", "multiplier"]
+
+
+def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """One row for each behavior x layer x multiplier of a `caa_lens.sweep`.
+
+    Args:
+        frame: As `sweep` returns it.
+        n_bootstrap: Resamplings of the items for the intervals; each resampling keeps the number of A and B items.
+        seed: Of the resampling.
+
+    Returns:
+        A frame with these columns. Probabilities are of the two answers only, except ``mass``.
+        ``p_matching``: mean over items; ``effect``: that minus the same at multiplier 0, with its 95 % interval
+        ``effect_low`` to ``effect_high``.
+        ``effect_balanced``, ``balanced_low``, ``balanced_high``: the mean over items whose matching letter is A and the
+        mean over those where it is B, averaged (the plain effect where answers are no letters).
+        ``share_wrong``: items whose log odds moved against the multiplier's sign.
+        ``p_a``, ``letter_drift``: mean share of A, and that minus the same at 0 (NaN without letters).
+        ``mass``: mean of p(matching) + p(other) over the whole vocabulary.
+        ``n_random``, ``random_low``, ``random_high``: the 2.5 and 97.5 % quantiles of the random vectors' balanced
+        effects in the same cell; ``beats_random``: the share of them that the effect exceeds in the multiplier's
+        direction. NaN where there are none.
+
+    Raises:
+        ValueError: If the frame is not a sweep's, or has no rows at multiplier 0.
+    """
+    import numpy as np
+    import pandas as pd
+
+    needed = {"behavior", "vector", "item", "letter", "logp_matching", "logp_other", "p_matching", "p_a", "mass", *CELL}
+    if missing := sorted(needed - set(frame.columns)):
+        raise ValueError(f"this is not a sweep's frame: it lacks the columns {', '.join(missing)}")
+    rows: list[dict[str, Any]] = []
+    for behavior, part in frame.groupby("behavior", sort=False):
+        own = part[part["vector"] == "behavior"]
+        if not (own["multiplier"] == 0).any():
+            raise ValueError(f"the sweep of {behavior} has no rows at multiplier 0, against which effects are measured")
+        base = own[(own["multiplier"] == 0) & (own["layer"] == own["layer"].min())].sort_values("item")
+        groups = _letter_groups(base["letter"].to_numpy())
+        draws = _resamplings(groups, n_bootstrap, np.random.default_rng(seed))
+        nulls = _random_effects(part[part["vector"] != "behavior"], base, groups)
+        for (layer, multiplier), cell in own.groupby(CELL, sort=True):
+            cell = cell.sort_values("item")
+            moved = cell["p_matching"].to_numpy() - base["p_matching"].to_numpy()
+            low, high = np.quantile(_mean(moved, np.concatenate(draws, axis=1)), [0.025, 0.975])
+            balanced_low, balanced_high = np.quantile(_balanced(moved, draws), [0.025, 0.975])
+            row = {
+                "behavior": behavior,
+                "layer": layer,
+                "multiplier": multiplier,
+                "n_items": len(cell),
+                "p_matching": cell["p_matching"].mean(),
+                "effect": moved.mean(),
+                "effect_low": low,
+                "effect_high": high,
+                "effect_balanced": float(_balanced(moved, groups)),
+                "balanced_low": balanced_low,
+                "balanced_high": balanced_high,
+                "share_wrong": _share_wrong(cell, base, float(multiplier)),
+                "p_a": cell["p_a"].mean(),
+                "letter_drift": cell["p_a"].mean() - base["p_a"].mean(),
+                "mass": cell["mass"].mean(),
+            }
+            rows.append(row | _against(nulls.get((layer, multiplier)), row["effect_balanced"], float(multiplier)))
+    return pd.DataFrame(rows)
+
+
+def choose_layer(summary: pd.DataFrame) -> dict[str, int]:
+    """The layer of each behaviour with the largest letter-balanced swing.
+
+    The swing is the balanced effect at the largest multiplier minus that at the smallest one (which may be 0). Call it on
+    the summary of a dev split, and report that layer on another.
+    """
+    chosen: dict[str, int] = {}
+    for behavior, part in summary.groupby("behavior", sort=False):
+        by_layer = part.pivot(index="layer", columns="multiplier", values="effect_balanced")
+        swing = by_layer[by_layer.columns.max()] - by_layer[by_layer.columns.min()]
+        chosen[str(behavior)] = int(swing.idxmax())
+    return chosen
+
+
+def _letter_groups(letters: np.ndarray) -> list[np.ndarray]:
+    """Item places by matching letter; one group of all where an item has none, or all have the same."""
+    import numpy as np
+
+    groups = [np.flatnonzero(letters == letter) for letter in ("A", "B")]
+    whole = sum(len(group) for group in groups) == len(letters) and all(len(group) for group in groups)
+    return groups if whole else [np.arange(len(letters))]
+
+
+def _resamplings(groups: list[np.ndarray], n: int, generator: np.random.Generator) -> list[np.ndarray]:
+    return [group[generator.integers(0, len(group), (n, len(group)))] for group in groups]
+
+
+def _mean(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return values[places].mean(axis=-1)
+
+
+def _balanced(values: np.ndarray, groups: list[np.ndarray]) -> Any:
+    """The mean of the groups' means; over the last axis, so that resamplings ``[n, item]`` serve as well."""
+    import numpy as np
+
+    return np.mean([_mean(values, group) for group in groups], axis=0)
+
+
+def _share_wrong(cell: pd.DataFrame, base: pd.DataFrame, multiplier: float) -> float:
+    if multiplier == 0:
+        return float("nan")
+    odds, before = (part["logp_matching"].to_numpy() - part["logp_other"].to_numpy() for part in (cell, base))
+    return float(((odds - before) * multiplier < 0).mean())
+
+
+def _random_effects(
+    part: pd.DataFrame, base: pd.DataFrame, groups: list[np.ndarray]
+) -> Mapping[tuple[int, float], np.ndarray]:
+    """Balanced effects of the random vectors, by layer and multiplier."""
+    import numpy as np
+
+    found: dict[tuple[int, float], list[float]] = {}
+    for (_, layer, multiplier), cell in part.groupby(["vector", *CELL], sort=False):
+        moved = cell.sort_values("item")["p_matching"].to_numpy() - base["p_matching"].to_numpy()
+        found.setdefault((layer, multiplier), []).append(float(_balanced(moved, groups)))
+    return {cell: np.array(effects) for cell, effects in found.items()}
+
+
+def _against(null: np.ndarray | None, effect: float, multiplier: float) -> dict[str, float]:
+    import numpy as np
+
+    if null is None:
+        return {"n_random": 0, "random_low": np.nan, "random_high": np.nan, "beats_random": np.nan}
+    low, high = np.quantile(null, [0.025, 0.975])
+    beaten = float((null < effect).mean() if multiplier > 0 else (null > effect).mean())
+    return {"n_random": len(null), "random_low": low, "random_high": high, "beats_random": beaten}

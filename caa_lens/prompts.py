@@ -1,0 +1,245 @@
+"""From text to token ids whose every position has a name.
+
+CAA reads the residual stream at one token (the answer's letter) and writes to it from another token on (the last of the
+prompt). Both are easy to miss by one: a template adds a bracket, a tokenizer merges a space, a second BOS slips in. So
+text becomes token ids here and nowhere else, once, and every `FormattedPrompt` knows its spans by role. `describe_tokens`
+shows, token by token, what is read and what is steered.
+
+Formats: ``chat`` is the tokenizer's own template; ``llama2`` and ``base`` are the two of the CAA paper's code
+(``[INST] {question} [/INST] {answer}``, ``Input: {question}\\nResponse: {answer}``); ``plain`` joins prompt and answer as
+they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from caa_lens.adapters import Adapter, HookedModel, adapt
+from caa_lens.contrast import ContrastPair
+
+PromptFormat = Literal["chat", "llama2", "base", "plain"]
+LETTER = re.compile(r"\(([A-Z])\)")
+
+
+@dataclass(frozen=True, slots=True)
+class FormattedPrompt:
+    """A prompt, and perhaps its answer, as the model sees them.
+
+    Attributes:
+        text: The text that was tokenized.
+        ids: Its token ids, with exactly one BOS where the model's prompts begin with one.
+        tokens: Each token as readable text.
+        spans: Role to ``(first, after last)`` token. ``prompt`` is everything before the answer and ``prompt_end`` its
+            last token; ``question``, ``system``, ``bos``, ``answer``, ``answer_letter`` and ``answer_end`` are there
+            where the text has them.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    spans: dict[str, tuple[int, int]]
+
+    def position(self, role: str | int) -> int:
+        """Index of the last token of a role, or of a position counted from either end.
+
+        Raises:
+            ValueError: If the text has no such role or position; the message lists the roles that it has.
+        """
+        if isinstance(role, int):
+            if not -len(self.ids) <= role < len(self.ids):
+                raise ValueError(f"position {role} is outside this prompt of {len(self.ids)} tokens: {self._excerpt()}")
+            return role % len(self.ids)
+        if role not in self.spans:
+            hint = "; for answers that are no letters, read='answer_end'" if role == "answer_letter" else ""
+            raise ValueError(f"no {role!r} in {self._excerpt()}: the roles here are {', '.join(sorted(self.spans))}{hint}")
+        return self.spans[role][1] - 1
+
+    def _excerpt(self) -> str:
+        return repr(self.text if len(self.text) <= 60 else f"{self.text[:25]}...{self.text[-30:]}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One token of `describe_tokens`: its place, text and roles, and whether it is read from or written to."""
+
+    index: int
+    id: int
+    token: str
+    roles: tuple[str, ...]
+    read: bool
+    steered: bool
+
+
+def default_format(model: HookedModel | Adapter) -> PromptFormat:
+    """``chat`` where the tokenizer has a chat template, else ``base``."""
+    return "chat" if getattr(adapt(model).tokenizer, "chat_template", None) else "base"
+
+
+def format_prompt(
+    model: HookedModel | Adapter,
+    prompt: str,
+    answer: str | None = None,
+    *,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+) -> FormattedPrompt:
+    """Lay out and tokenize one prompt.
+
+    Args:
+        model: Gives the tokenizer, and whether prompts begin with BOS.
+        prompt: The question, without any template.
+        answer: Such as ``(A)``; None for a prompt that the model is to continue.
+        prompt_format: See the module; None chooses by `default_format`.
+        system: A system prompt. ``llama2`` puts it before ``[INST]`` as the paper's code does (Llama-2's own template puts
+            it inside: use ``chat`` for that); ``base`` and ``plain`` put it in front as a paragraph.
+
+    Raises:
+        ValueError: For an unknown format, a tokenizer without a template or without offsets, a template that takes no
+            system prompt, or text from which no token comes.
+    """
+    adapter = adapt(model)
+    chosen = prompt_format or default_format(adapter)
+    if chosen not in get_args(PromptFormat):
+        raise ValueError(f"prompt format {chosen!r} is not known: give one of {', '.join(get_args(PromptFormat))}")
+    before, gap = _layout(adapter.tokenizer, chosen, prompt, answer, system)
+    text = before + gap + _answer_text(chosen, answer)
+    return _tokenize(adapter, chosen, text, len(before + gap) if answer is not None else None, prompt, system)
+
+
+def _answer_text(chosen: PromptFormat, answer: str | None) -> str:
+    return "" if answer is None else answer if chosen == "plain" else answer.strip()
+
+
+def _layout(
+    tokenizer: Any, chosen: PromptFormat, prompt: str, answer: str | None, system: str | None
+) -> tuple[str, str]:
+    """The text in front of the answer, and what stands between the two."""
+    if chosen == "chat":
+        return _chat_layout(tokenizer, prompt, answer, system)
+    gap = "" if answer is None else " "
+    if chosen == "llama2":
+        head = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""
+        return f"{head}[INST] {prompt.strip()} [/INST]", gap
+    head = f"{system}\n\n" if system else ""
+    if chosen == "base":
+        return f"{head}Input: {prompt.strip()}\nResponse:", gap
+    return head + prompt, ""
+
+
+def _chat_layout(tokenizer: Any, prompt: str, answer: str | None, system: str | None) -> tuple[str, str]:
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError("this tokenizer has no chat template: give prompt_format='base', 'llama2' or 'plain'")
+    turns = [{"role": "system", "content": system}] if system else []
+    turns.append({"role": "user", "content": prompt})
+    from jinja2 import TemplateError
+
+    try:
+        before: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        if answer is None:
+            return before, ""
+        turns.append({"role": "assistant", "content": answer.strip()})
+        whole: str = tokenizer.apply_chat_template(turns, tokenize=False)
+    except TemplateError as error:
+        raise ValueError(f"this tokenizer's chat template refuses the prompt{' with a system prompt' if system else ''}: {error}") from error
+    if not whole.startswith(before):
+        return before, ""
+    rest = whole[len(before) :]
+    if answer.strip() not in rest:
+        raise ValueError(f"this tokenizer's chat template leaves out the answer {answer!r}: use prompt_format='llama2' or 'base'")
+    return before, rest[: rest.index(answer.strip())]
+
+
+def _tokenize(
+    adapter: Adapter, chosen: PromptFormat, text: str, answer_at: int | None, prompt: str, system: str | None
+) -> FormattedPrompt:
+    tokenizer = adapter.tokenizer
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(f"{type(tokenizer).__name__} gives no character offsets: load the model with its fast tokenizer")
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids: list[int] = list(encoded["input_ids"])
+    offsets: list[tuple[int, int]] = [tuple(pair) for pair in encoded["offset_mapping"]]
+    bos: int | None = tokenizer.bos_token_id
+    if bos is not None and (adapter.prepends_bos or ids[:1] == [bos]):
+        while ids[:1] == [bos]:
+            ids, offsets = ids[1:], offsets[1:]
+        if chosen != "chat" or text.startswith(tokenizer.bos_token):  # a template decides on BOS itself
+            ids, offsets = [bos, *ids], [(0, 0), *offsets]
+    if not ids:
+        raise ValueError(f"no token comes from the text {text!r}: give a prompt that is not empty")
+    spans = _spans(ids, offsets, bos, text, answer_at, prompt, system)
+    return FormattedPrompt(text, tuple(ids), _readable(tokenizer, ids), spans)
+
+
+def _spans(
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    bos: int | None,
+    text: str,
+    answer_at: int | None,
+    prompt: str,
+    system: str | None,
+) -> dict[str, tuple[int, int]]:
+    def tokens_of(start: int, stop: int) -> tuple[int, int]:
+        inside = [i for i, (first, after) in enumerate(offsets) if first < stop and after > start]
+        return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+    n_prompt = len(ids)
+    if answer_at is not None:
+        n_prompt = next((i for i, (_, after) in enumerate(offsets) if after > answer_at), len(ids))
+    spans = {"prompt": (0, n_prompt)}
+    if n_prompt:
+        spans["prompt_end"] = (n_prompt - 1, n_prompt)
+    if bos is not None and ids[0] == bos:
+        spans["bos"] = (0, 1)
+    for role, part in (("system", system), ("question", prompt.strip())):
+        if part and (at := text.find(part)) >= 0:
+            spans[role] = tokens_of(at, at + len(part))
+    if answer_at is not None and n_prompt < len(ids):
+        spans["answer"] = (n_prompt, len(ids))
+        spans["answer_end"] = (len(ids) - 1, len(ids))
+        if match := LETTER.match(text[answer_at:].lstrip()):
+            at = answer_at + len(text[answer_at:]) - len(text[answer_at:].lstrip()) + match.start(1)
+            spans["answer_letter"] = tokens_of(at, at + 1)
+    return spans
+
+
+def _readable(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
+    """Each token as text, its leading space kept (SentencePiece's ``decode`` of one token drops it)."""
+    pieces: list[str] = tokenizer.convert_ids_to_tokens(list(ids))
+    return tuple(
+        piece.replace("▁", " ") if "▁" in piece else str(tokenizer.decode([token])) or piece
+        for token, piece in zip(ids, pieces, strict=True)
+    )
+
+
+def describe_tokens(
+    model: HookedModel | Adapter,
+    prompt: str | ContrastPair,
+    *,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+    read: str | int = "answer_letter",
+) -> list[TokenRow]:
+    """Which tokens are read and which are steered, for a prompt or for the positive side of a contrast pair.
+
+    The last prompt token is steered too: it predicts the first token of the answer (CAA, section 3).
+    """
+    pair = prompt if isinstance(prompt, ContrastPair) else None
+    text = pair.prompt if pair else str(prompt)
+    formatted = format_prompt(model, text, pair.positive if pair else None, prompt_format=prompt_format, system=system)
+    read_at = formatted.position(read) if pair else -1
+    steered_from = formatted.position("prompt_end")
+    return [
+        TokenRow(
+            index=index,
+            id=token_id,
+            token=formatted.tokens[index],
+            roles=tuple(role for role, (first, after) in formatted.spans.items() if first <= index < after),
+            read=index == read_at,
+            steered=index >= steered_from,
+        )
+        for index, token_id in enumerate(formatted.ids)
+    ]

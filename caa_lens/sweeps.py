@@ -1,0 +1,220 @@
+"""Layers x multipliers x items: the experiment that every CAA study turns on, as one tidy frame.
+
+Each item is a question with two answers. Its prompt is run once; every cell of the sweep is then a branch of one or two
+steered tokens (`caa_lens.branching`), and what is kept of it are the log-probabilities of the two answers at the first
+token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). Norm-matched random
+vectors go through the same cells. `caa_lens.evaluation.choices.summarize` turns the frame into effects and intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+from caa_lens.adapters import Adapter, HookedModel, adapt
+from caa_lens.branching import Branch, Edit, branch_logits
+from caa_lens.contrast import ContrastDataset, ContrastPair
+from caa_lens.extraction import common_prefix
+from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.steering import edits_of
+from caa_lens.vectors import Intervention, SteeringVectors, random_like
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A question whose two answers are compared: the prompt, what is run of the answers, and the two next tokens."""
+
+    prompt: tuple[int, ...]
+    steered: tuple[int, ...]
+    matching: int
+    other: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One way of steering: whose vector, where, and how much."""
+
+    vector: str
+    layer: int
+    multiplier: float
+    edits: tuple[Edit, ...]
+
+
+def sweep(
+    model: HookedModel,
+    vectors: SteeringVectors | Mapping[str, SteeringVectors],
+    items: ContrastDataset | Mapping[str, ContrastDataset],
+    *,
+    layers: Sequence[int] | None = None,
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    n_random: int = 0,
+    seed: int = 0,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Measure every layer at every multiplier on every item.
+
+    Args:
+        model: A TransformerBridge or a HookedTransformer.
+        vectors: One behaviour's vectors, or several by name.
+        items: The questions: one dataset, or one for each behaviour under the same names.
+        layers: Layers to steer; None for all that the vectors have.
+        multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
+        n_random: So many random vectors of each layer's norm go through the same cells.
+        seed: Of the random vectors.
+        prompt_format: See `format_prompt`.
+        system: A system prompt for every item.
+        batch_size: Prompts run at once.
+        progress: Show a progress bar.
+
+    Returns:
+        One row for each behavior x vector x layer x multiplier x item, with ``vector`` (``"behavior"``, or ``"random-0"``
+        and so on, which have no rows at multiplier 0), ``letter`` (of the matching answer; None where answers are no
+        letters), ``logp_matching`` and ``logp_other`` (natural logarithms, over the whole vocabulary), ``p_matching``
+        (of the two), ``p_a`` (the share of A of the two; NaN without letters) and ``mass`` (the sum of both
+        probabilities).
+
+    Raises:
+        ValueError: Before the model runs: for names that do not match, layers the vectors lack, repeated multipliers, or
+            an item whose answers cannot be told apart by one token.
+    """
+    import pandas as pd
+
+    adapter = adapt(model)
+    pairs_of = _by_name(vectors, items)
+    scale = sorted({0.0, *(float(multiplier) + 0.0 for multiplier in multipliers)})
+    if len(set(multipliers)) < len(multipliers):
+        raise ValueError(f"multipliers {list(multipliers)}: give each once")
+    work = {
+        name: (
+            [_item(adapter, pair, index, prompt_format, system) for index, pair in enumerate(pairs)],
+            _cells(adapter, mine, layers, scale, n_random, seed),
+        )
+        for name, (mine, pairs) in pairs_of.items()
+    }
+    total = sum(len(prepared) * len(cells) for prepared, cells in work.values())
+    frames: list[pd.DataFrame] = []
+    with tqdm(total=total, desc="sweeping", unit="cell", disable=not progress) as bar:
+        for name, (prepared, cells) in work.items():
+            logp = _run(adapter, prepared, cells, batch_size, bar)
+            pairs = pairs_of[name][1]
+            frames.append(_frame(name, pairs, cells, logp, layers or pairs_of[name][0].layers))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _by_name(
+    vectors: SteeringVectors | Mapping[str, SteeringVectors], items: ContrastDataset | Mapping[str, ContrastDataset]
+) -> dict[str, tuple[SteeringVectors, ContrastDataset]]:
+    if isinstance(vectors, SteeringVectors) and isinstance(items, ContrastDataset):
+        found = {vectors.name: (vectors, items)}
+    elif isinstance(vectors, Mapping) and isinstance(items, Mapping):
+        if set(vectors) != set(items):
+            raise ValueError(f"vectors are named {sorted(vectors)} and items {sorted(items)}: give both under the same names")
+        found = {name: (vectors[name], items[name]) for name in vectors}
+    else:
+        raise ValueError("give one behaviour's vectors with one dataset, or a mapping of each with the same names")
+    for name, (_, pairs) in found.items():
+        if not len(pairs):
+            raise ValueError(f"there are no items for {name}: at least one is needed")
+    if not found:
+        raise ValueError("no vectors were given: at least one behaviour is needed")
+    return found
+
+
+def _item(
+    adapter: Adapter, pair: ContrastPair, index: int, prompt_format: PromptFormat | None, system: str | None
+) -> _Item:
+    both = [
+        format_prompt(adapter, pair.prompt, answer, prompt_format=prompt_format, system=system)
+        for answer in (pair.positive, pair.negative)
+    ]
+    matching, other = both[0].ids, both[1].ids
+    start = min(text.spans["prompt"][1] for text in both) - 1
+    differ = common_prefix(matching, other)
+    if differ >= min(len(matching), len(other)) or not 0 <= start < differ:
+        raise ValueError(
+            f"item {index}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token after the "
+            "prompt: give answers of which neither begins with the other"
+        )
+    return _Item(matching[:start], matching[start:differ], matching[differ], other[differ])
+
+
+def _cells(
+    adapter: Adapter,
+    vectors: SteeringVectors,
+    layers: Sequence[int] | None,
+    multipliers: Sequence[float],
+    n_random: int,
+    seed: int,
+) -> list[_Cell]:
+    """The unsteered cell first, which stands for multiplier 0 at every layer."""
+    cells = [_Cell("behavior", -1, 0.0, ())]
+    kinds = {"behavior": vectors}
+    kinds |= {f"random-{i}": random for i, random in enumerate(random_like(vectors, n_random, seed) if n_random else [])}
+    for kind, of_kind in kinds.items():
+        for layer in layers or vectors.layers:
+            vector = of_kind[layer]
+            for multiplier in multipliers:
+                if multiplier != 0:
+                    edits = edits_of(adapter, Intervention(vector, multiplier))
+                    cells.append(_Cell(kind, layer, multiplier, edits))
+    return cells
+
+
+def _run(
+    adapter: Adapter, items: Sequence[_Item], cells: Sequence[_Cell], batch_size: int | None, bar: tqdm[object]
+) -> torch.Tensor:
+    """Log-probabilities of both answers, ``[item, cell, 2]`` in float64 on the CPU."""
+    branches = [Branch(index, item.steered, cell.edits) for index, item in enumerate(items) for cell in cells]
+    answers = torch.tensor([[item.matching, item.other] for item in items])
+    out = torch.empty(len(branches), 2, dtype=torch.float64)
+
+    def receive(chunk: list[int], logits: torch.Tensor) -> None:
+        wanted = answers[torch.tensor(chunk) // len(cells)].to(logits.device)
+        out[chunk] = (logits.gather(1, wanted) - logits.logsumexp(dim=-1, keepdim=True)).double().cpu()
+        bar.update(len(chunk))
+
+    branch_logits(adapter, [item.prompt for item in items], branches, receive, batch_size=batch_size)
+    return out.view(len(items), len(cells), 2)
+
+
+def _frame(
+    name: str, pairs: ContrastDataset, cells: Sequence[_Cell], logp: torch.Tensor, layers: Sequence[int]
+) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    # The unsteered cell is one run and one row per layer: multiplier 0 is the same at all of them.
+    rows = [(column, layer) for column, cell in enumerate(cells) for layer in (layers if column == 0 else [cell.layer])]
+    columns = [column for column, _ in rows]
+    n_items = len(pairs)
+    letters = [pair.letter for pair in pairs]
+    matching = logp[:, columns, 0].T.reshape(-1).numpy()
+    other = logp[:, columns, 1].T.reshape(-1).numpy()
+    p_matching = 1 / (1 + np.exp(other - matching))
+    letter = np.tile(np.array(letters, dtype=object), len(rows))
+    is_a, is_b = letter == "A", letter == "B"
+    return pd.DataFrame(
+        {
+            "behavior": name,
+            "vector": np.repeat([cells[column].vector for column in columns], n_items),
+            "layer": np.repeat([layer for _, layer in rows], n_items),
+            "multiplier": np.repeat([cells[column].multiplier for column in columns], n_items),
+            "item": np.tile(np.arange(n_items), len(rows)),
+            "letter": letter,
+            "logp_matching": matching,
+            "logp_other": other,
+            "p_matching": p_matching,
+            "p_a": np.where(is_a, p_matching, np.where(is_b, 1 - p_matching, np.nan)),
+            "mass": np.exp(matching) + np.exp(other),
+        }
+    )
