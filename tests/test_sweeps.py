@@ -1,0 +1,179 @@
+"""Every cell of a sweep equals a full forward pass of its own, on every model class and style."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain import plain_logits
+from test_extraction import PAIRS
+
+import caa_lens as caa
+from caa_lens.prompts import format_prompt
+from caa_lens.vectors import random_like
+
+ITEMS = caa.ContrastDataset.from_pairs([*PAIRS, caa.ContrastPair("really?\n (A) no\n (B) yes", "(B)", "(A)")], name="toy")
+
+
+def vectors_of(model: Any) -> caa.SteeringVectors:
+    return caa.extract_vectors(model, ITEMS) * 3.0
+
+
+def test_every_cell_equals_a_full_forward_pass(model: Any) -> None:
+    vectors = vectors_of(model)
+    frame = caa.sweep(model, vectors, ITEMS, multipliers=(-1, 0, 2), n_random=1, seed=4)
+    kinds = {"behavior": vectors, "random-0": random_like(vectors, 1, 4)[0]}
+    assert len(frame) == len(ITEMS) * len(vectors) * (3 + 2)
+    for row in frame.itertuples():
+        pair = ITEMS[row.item]
+        text = format_prompt(model, pair.prompt, pair.positive)
+        wrong = format_prompt(model, pair.prompt, pair.negative)
+        at = text.position("answer_letter")
+        edits = [(row.layer, kinds[row.vector][row.layer].value * row.multiplier)] if row.multiplier else []
+        logits = plain_logits(model, text.ids[:at], edits, text.position("prompt_end"))[-1].log_softmax(-1)
+        assert abs(row.logp_matching - float(logits[text.ids[at]])) < 1e-4
+        assert abs(row.logp_other - float(logits[wrong.ids[at]])) < 1e-4
+
+
+def test_columns_are_what_they_say(bridge: Any) -> None:
+    frame = caa.sweep(bridge("llama"), vectors_of(bridge("llama")), ITEMS, layers=[1], multipliers=(1,))
+    assert set(frame["multiplier"]) == {0.0, 1.0}, "multiplier 0 is always there: effects are measured against it"
+    a, b = np.exp(frame["logp_matching"]), np.exp(frame["logp_other"])
+    np.testing.assert_allclose(frame["p_matching"], a / (a + b), rtol=1e-9)
+    np.testing.assert_allclose(frame["mass"], a + b, rtol=1e-9)
+    matching_a = frame["letter"] == "A"
+    np.testing.assert_allclose(frame["p_a"], np.where(matching_a, frame["p_matching"], 1 - frame["p_matching"]), rtol=1e-9)
+    assert frame["letter"].tolist()[:4] == ["A", "B", "A", "B"]
+
+
+def test_swapped_items_exchange_the_two_answers(bridge: Any) -> None:
+    model = bridge("qwen2")
+    swapped = caa.ContrastDataset.from_pairs([pair.swapped() for pair in ITEMS], name="toy")
+    vectors = vectors_of(model)
+    one, two = (caa.sweep(model, vectors, items, layers=[0]) for items in (ITEMS, swapped))
+    np.testing.assert_allclose(one["logp_matching"], two["logp_other"], atol=1e-5)
+    np.testing.assert_allclose(one["p_a"], two["p_a"], atol=1e-5)
+
+
+def test_batches_do_not_change_the_result(model: Any) -> None:
+    vectors = vectors_of(model)
+    together, alone = (caa.sweep(model, vectors, ITEMS, batch_size=size) for size in (None, 1))
+    np.testing.assert_allclose(together["logp_matching"], alone["logp_matching"], atol=1e-4)
+
+
+def test_answers_that_are_no_letters(bridge: Any) -> None:
+    model = bridge("llama")
+    items = caa.ContrastDataset.from_pairs([caa.ContrastPair("then", " she ran", " he ran")], name="who")
+    vectors = caa.extract_vectors(model, items, read="answer_end", prompt_format="plain")
+    frame = caa.sweep(model, vectors, items, prompt_format="plain")
+    assert frame["letter"].isna().all() and frame["p_a"].isna().all()
+    text = format_prompt(model, "then", " she ran", prompt_format="plain")
+    first = text.spans["answer"][0]
+    logits = plain_logits(model, text.ids[:first])[-1].log_softmax(-1)
+    other = format_prompt(model, "then", " he ran", prompt_format="plain").ids
+    differ = next(i for i, (a, b) in enumerate(zip(text.ids, other, strict=False)) if a != b)
+    if differ == first:
+        assert abs(frame["logp_matching"].iloc[len(vectors)] - float(logits[text.ids[first]])) < 1e-4
+
+
+def test_several_behaviours_at_once_are_each_alone(bridge: Any) -> None:
+    model = bridge("llama")
+    vectors = {"one": vectors_of(model), "two": -vectors_of(model)}
+    frame = caa.sweep(model, vectors, {"one": ITEMS, "two": ITEMS[:2]}, layers=[1])
+    alone = caa.sweep(model, vectors["two"], ITEMS[:2], layers=[1])
+    both = frame[frame["behavior"] == "two"]
+    np.testing.assert_allclose(both["logp_other"], alone["logp_other"], atol=1e-6)
+
+
+def test_errors_name_what_was_given(bridge: Any, unchecked: None) -> None:
+    model = bridge("llama")
+    vectors = vectors_of(model)
+    with pytest.raises(ValueError, match=r"vectors are named \['a'\] and items \['b'\]"):
+        caa.sweep(model, {"a": vectors}, {"b": ITEMS})
+    with pytest.raises(ValueError, match="a mapping of each with the same names"):
+        caa.sweep(model, {"a": vectors}, ITEMS)
+    with pytest.raises(ValueError, match=r"multipliers \[1, 1\]: give each once"):
+        caa.sweep(model, vectors, ITEMS, multipliers=[1, 1])
+    with pytest.raises(ValueError, match="layer 7 is not in these vectors"):
+        caa.sweep(model, vectors, ITEMS, layers=[7])
+    prefixed = caa.ContrastDataset.from_pairs([caa.ContrastPair("what", " so", " so it is")], name="toy")
+    with pytest.raises(ValueError, match="item 0: the answers ' so' and ' so it is' cannot be told apart"):
+        caa.sweep(model, vectors, prefixed, prompt_format="plain")
+
+
+def frame_of(p: dict[tuple[float, int], float], letters: str, vector: str = "behavior") -> Any:
+    """A sweep's frame from p(matching) by multiplier and item."""
+    import pandas as pd
+
+    rows = []
+    for (multiplier, item), value in p.items():
+        letter = letters[item]
+        rows.append(
+            {
+                "behavior": "toy",
+                "vector": vector,
+                "layer": 3,
+                "multiplier": multiplier,
+                "item": item,
+                "letter": letter,
+                "logp_matching": float(np.log(value * 0.9)),
+                "logp_other": float(np.log((1 - value) * 0.9)),
+                "p_matching": value,
+                "p_a": value if letter == "A" else 1 - value,
+                "mass": 0.9,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def test_a_pure_letter_shift_has_no_balanced_effect() -> None:
+    """The vector only makes A likelier, and three of four matching answers are A: the raw effect is not of the behaviour."""
+    letters = "AAAB"
+    unsteered = {(0.0, item): 0.5 for item in range(4)}
+    steered = {(1.0, item): 0.9 if letters[item] == "A" else 0.1 for item in range(4)}
+    row = caa.summarize(frame_of(unsteered | steered, letters)).query("multiplier == 1").iloc[0]
+    assert row["effect"] == pytest.approx(0.2) and row["effect_balanced"] == pytest.approx(0.0)
+    assert row["letter_drift"] == pytest.approx(0.4) and row["share_wrong"] == 0.25 and row["mass"] == pytest.approx(0.9)
+
+
+def test_nulls_intervals_and_signs() -> None:
+    import pandas as pd
+
+    letters = "ABAB"
+    own = {(0.0, i): 0.5 for i in range(4)} | {(1.0, i): 0.7 + 0.02 * i for i in range(4)} | {(-1.0, i): 0.4 for i in range(4)}
+    parts = [frame_of(own, letters)]
+    for draw, value in enumerate((0.45, 0.5, 0.55, 0.8)):
+        parts.append(frame_of({(1.0, i): value for i in range(4)} | {(-1.0, i): value for i in range(4)}, letters, f"random-{draw}"))
+    table = caa.summarize(pd.concat(parts)).set_index("multiplier")
+    assert table.loc[1.0, "beats_random"] == 0.75 and table.loc[-1.0, "beats_random"] == 1.0
+    assert table.loc[1.0, "n_random"] == 4
+    assert table.loc[1.0, "effect_low"] <= table.loc[1.0, "effect"] <= table.loc[1.0, "effect_high"]
+    assert table.loc[1.0, "effect_low"] < table.loc[1.0, "effect_high"]
+    assert table.loc[-1.0, "effect"] == pytest.approx(-0.1) and table.loc[-1.0, "share_wrong"] == 0.0
+    assert table.loc[0.0, "effect"] == 0.0 and np.isnan(table.loc[0.0, "share_wrong"])
+    assert caa.choose_layer(table.reset_index()) == {"toy": 3}
+
+
+def test_summaries_without_a_baseline_are_refused() -> None:
+    frame = frame_of({(1.0, 0): 0.5}, "A")
+    with pytest.raises(ValueError, match="no rows at multiplier 0"):
+        caa.summarize(frame)
+    with pytest.raises(ValueError, match="it lacks the columns mass"):
+        caa.summarize(frame.drop(columns="mass"))
+
+
+def test_the_layer_with_the_largest_swing_is_chosen() -> None:
+    import pandas as pd
+
+    parts = []
+    for layer, reach in ((0, 0.1), (1, 0.3), (2, 0.2)):
+        values = {(0.0, i): 0.5 for i in range(2)} | {(1.0, i): 0.5 + reach for i in range(2)} | {(-1.0, i): 0.5 - reach for i in range(2)}
+        parts.append(frame_of(values, "AB").assign(layer=layer))
+    assert caa.choose_layer(caa.summarize(pd.concat(parts))) == {"toy": 1}
+
+
+def test_torch_is_left_as_it_was(bridge: Any) -> None:
+    caa.sweep(bridge("llama"), vectors_of(bridge("llama")), ITEMS, layers=[0])
+    assert torch.is_grad_enabled()
