@@ -1,10 +1,10 @@
 """The two kinds of TransformerLens model, settled into one surface.
 
-``TransformerBridge`` (3.x and 4.x) wraps the Hugging Face model itself; ``HookedTransformer`` (up to 3.9) is a rewrite of
-it. They share ``hooks``, ``run_with_hooks``, ``run_with_cache`` and the hook names, and differ in how a key-value cache
-is passed, in what a mask means beside one, and in how to leave out the unembedding. The adapters below settle those
-differences. This is the only module that knows there are two classes; every other one works on an `Adapter`, or on the
-surface that both share.
+``TransformerBridge`` (3.x and 4.x) wraps the Hugging Face model itself; ``HookedTransformer`` (up to 3.9) is a rewrite
+of it. They share ``hooks``, ``run_with_hooks``, ``run_with_cache`` and the hook names, and differ in how a key-value
+cache is passed, in what a mask means beside one, and in how to leave out the unembedding. The adapters below settle
+those differences. This is the only module that knows there are two classes; every other one works on an `Adapter`, or
+on the surface that both share.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Adapter:
         """The Hugging Face tokenizer; raises ValueError for a model that has none."""
         tokenizer: Any = getattr(self.model, "tokenizer", None)
         if tokenizer is None:
-            raise ValueError(f"the model {self.name!r} has no tokenizer: set model.tokenizer, or load it with load_model()")
+            raise ValueError(
+                f"the model {self.name!r} has no tokenizer: set model.tokenizer, or load it with load_model()"
+            )
         return tokenizer
 
     @property
@@ -119,8 +121,10 @@ class Adapter:
         """Copy the given prompts' caches, one row a branch; the original stays as it was."""
         raise NotImplementedError
 
-    def extend(self, prefix: Prefix, ids: Int[Tensor, "batch new"], last: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_vocab"]:
-        """Run further tokens after a prefix, which grows by them, and return the logits after token ``last`` of each."""
+    def extend(
+        self, prefix: Prefix, ids: Int[Tensor, "batch new"], last: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch d_vocab"]:
+        """Run further tokens after a prefix, which grows by them; logits after token ``last`` of each row."""
         raise NotImplementedError
 
     def forward(
@@ -189,7 +193,7 @@ class BridgeAdapter(Adapter):
         """See `Adapter.prefill`."""
         if ids.shape[1] == 0:
             return Prefix(mask, None)
-        keep = {"logits_to_keep": 1} if "logits_to_keep" in self.accepts else {}
+        keep: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in self.accepts else {}
         _, cache = self._run(ids, mask, use_cache=True, **keep)
         return Prefix(mask, cache)
 
@@ -198,8 +202,9 @@ class BridgeAdapter(Adapter):
         cache: Any = None
         if prefix.cache is not None:
             layers = getattr(prefix.cache, "layers", [])
-            plain = layers and all(type(layer).__name__ in ("DynamicLayer", "DynamicSlidingWindowLayer") for layer in layers)
-            # These two replace their tensors when they grow, so sharing them until then is safe; others are copied whole.
+            # These two kinds replace their tensors when they grow, so they can be shared until then; others are copied.
+            shared = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+            plain = bool(layers) and {type(layer).__name__ for layer in layers} <= shared
             cache = copy.copy(prefix.cache) if plain else copy.deepcopy(prefix.cache)
             if plain:
                 cache.layers = [copy.copy(layer) for layer in layers]
@@ -209,7 +214,7 @@ class BridgeAdapter(Adapter):
     def extend(self, prefix: Prefix, ids: Tensor, last: Tensor) -> Tensor:
         """See `Adapter.extend`."""
         prefix.mask = torch.cat([prefix.mask, torch.ones_like(ids)], dim=1)
-        past = {} if prefix.cache is None else {"past_key_values": prefix.cache}
+        past: dict[str, Any] = {} if prefix.cache is None else {"past_key_values": prefix.cache}
         logits, prefix.cache = self._run(ids, prefix.mask, last, use_cache=True, **past)
         return logits
 

@@ -1,13 +1,14 @@
 """Run a prompt once, continue it many ways.
 
 In CAA everything before the last prompt token is the same for every cell of a sweep, and everything before the answer's
-letter is the same for both halves of a contrast pair: steering starts, and reading happens, only after it. So a prompt is
-run once, its keys and values are kept, and only the few tokens that differ are run for each *branch*, on a copy of that
-cache. Every token of a branch is steered with the branch's own edits; no token of a prompt is.
+letter is the same for both halves of a contrast pair: steering starts, and reading happens, only after it. So a prompt
+is run once, its keys and values are kept, and only the few tokens that differ are run for each *branch*, on a copy of
+that cache. Every token of a branch is steered with the branch's own edits; no token of a prompt is.
 
 Prompts of different lengths are padded on the left and branches on the right, where causal attention cannot see the
-padding. One hook per block serves all rows at once, from a table of which row gets which vector. This is the only module
-that knows of caches; `Decoder` continues branches token by token, with a cache or (the slow, obvious path) without.
+padding. One hook per block serves all rows at once, from a table of which row gets which vector. This is the only
+module that knows of caches; `Decoder` continues branches token by token, with a cache or (the slow, obvious path)
+without.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def check_context(adapter: Adapter, lengths: Sequence[int]) -> None:
     for item, length in enumerate(lengths):
         if length > adapter.n_ctx:
             raise ValueError(
-                f"item {item} needs {length} tokens and {adapter.name} holds {adapter.n_ctx}: shorten it or leave it out"
+                f"item {item} needs {length} tokens and {adapter.name} holds {adapter.n_ctx}: shorten it "
+                "or leave it out"
             )
 
 

@@ -1,10 +1,10 @@
 """From contrast pairs to vectors: the mean difference of the residual stream at the answer's letter.
 
 For each pair the same question is answered in two ways, one showing the behaviour and one not. The block outputs at the
-token where the two answers differ are read, for all layers in one pass, and the vector is the mean over pairs of positive
-minus negative (CAA, arXiv 2312.06681, section 3). Both answers share the question, so it is run once and only the
-differing tokens are run for each. Sums are kept in float64 as the pairs go by, so memory does not grow with their number;
-`extract_activations` keeps every pair's activations for those who want to look at them.
+token where the two answers differ are read, for all layers in one pass, and the vector is the mean over pairs of
+positive minus negative (CAA, arXiv 2312.06681, section 3). Both answers share the question, so it is run once and only
+the differing tokens are run for each. Sums are kept in float64 as the pairs go by, so memory does not grow with their
+number; `extract_activations` keeps every pair's activations for those who want to look at them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -85,7 +86,7 @@ def extract_vectors(
     total = torch.zeros(len(asked), adapter.d_model, dtype=torch.float64)
 
     def add(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
-        total.add_(torch.einsum("r,rld->ld", signs.double(), residuals.double()))
+        total.add_(einsum(signs.double(), residuals.double(), "row, row layer d_model -> layer d_model"))
 
     _read(adapter, pairs, asked, add, read, prompt_format, system, batch_size, progress)
     provenance, name = _describe(model, pairs, read, prompt_format, system)
@@ -144,8 +145,8 @@ def _read(
                 raise ValueError(f"pair {index}: {error}") from None
         if sides[0] == sides[1]:
             raise ValueError(
-                f"pair {index}: its two sides are the same tokens up to the read position {read!r}, so their difference is "
-                "zero: read further on, for example read='answer_end'"
+                f"pair {index}: its two sides are the same tokens up to the read position {read!r}, so their "
+                "difference is zero: read further on, for example read='answer_end'"
             )
         shared = common_prefix(sides[0], sides[1], at_most=min(len(side) for side in sides) - 1)
         prompts.append(sides[0][:shared])

@@ -1,9 +1,9 @@
 """Loading a model, and what is worth knowing of one before it is steered.
 
-Weights are loaded unprocessed, so that ``blocks.{layer}.hook_resid_post`` is Hugging Face's residual stream and a vector
-made here works unchanged elsewhere. Centred weights, the default of ``HookedTransformer.from_pretrained``, change that
-stream on LayerNorm models by more than ten per cent: `ModelInfo.weight_processing` says so, and goes into every vector's
-provenance. A model of the user's own, of either class, serves wherever one from `load_model` does.
+Weights are loaded unprocessed, so that ``blocks.{layer}.hook_resid_post`` is Hugging Face's residual stream and a
+vector made here works unchanged elsewhere. Centred weights, the default of ``HookedTransformer.from_pretrained``,
+change that stream on LayerNorm models by more than ten per cent: `ModelInfo.weight_processing` says so, and goes into
+every vector's provenance. A model of the user's own, of either class, serves wherever one from `load_model` does.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ def load_model(
     if local:
         _check_folder(folder)
     elif isinstance(name_or_path, Path) or given.startswith((".", "/", "~")) or given.count("/") > 1:
-        raise FileNotFoundError(f"there is no folder {given}: give a Hugging Face directory, a hub id, or one of {_names()}")
+        raise FileNotFoundError(
+            f"there is no folder {given}: give a Hugging Face directory, a hub id, or one of {_names()}"
+        )
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
@@ -155,8 +157,8 @@ def load_model(
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"cannot load {given!r}: it is none of the bundled models ({_names()}), no local directory, and Hugging Face "
-            f"could not give it ({reason})"
+            f"cannot load {given!r}: it is none of the bundled models ({_names()}), no local directory, and Hugging "
+            f"Face could not give it ({reason})"
         ) from error
     if getattr(model, "tokenizer", None) is None:
         raise ValueError(f"{given} has no tokenizer: save one into the directory with tokenizer.save_pretrained(...)")

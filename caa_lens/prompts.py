@@ -1,13 +1,13 @@
-"""From text to token ids whose every position has a name.
+r"""From text to token ids whose every position has a name.
 
 CAA reads the residual stream at one token (the answer's letter) and writes to it from another token on (the last of the
 prompt). Both are easy to miss by one: a template adds a bracket, a tokenizer merges a space, a second BOS slips in. So
-text becomes token ids here and nowhere else, once, and every `FormattedPrompt` knows its spans by role. `describe_tokens`
-shows, token by token, what is read and what is steered.
+text becomes token ids here and nowhere else, once, and every `FormattedPrompt` knows its spans by role.
+`describe_tokens` shows, token by token, what is read and what is steered.
 
 Formats: ``chat`` is the tokenizer's own template; ``llama2`` and ``base`` are the two of the CAA paper's code
-(``[INST] {question} [/INST] {answer}``, ``Input: {question}\\nResponse: {answer}``); ``plain`` joins prompt and answer as
-they are.
+(``[INST] {question} [/INST] {answer}``, ``Input: {question}\nResponse: {answer}``); ``plain`` joins prompt and answer
+as they are.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class FormattedPrompt:
             return role % len(self.ids)
         if role not in self.spans:
             hint = "; for answers that are no letters, read='answer_end'" if role == "answer_letter" else ""
-            raise ValueError(f"no {role!r} in {self._excerpt()}: the roles here are {', '.join(sorted(self.spans))}{hint}")
+            raise ValueError(
+                f"no {role!r} in {self._excerpt()}: the roles here are {', '.join(sorted(self.spans))}{hint}"
+            )
         return self.spans[role][1] - 1
 
     def _excerpt(self) -> str:
@@ -93,8 +95,8 @@ def format_prompt(
         prompt: The question, without any template.
         answer: Such as ``(A)``; None for a prompt that the model is to continue.
         prompt_format: See the module; None chooses by `default_format`.
-        system: A system prompt. ``llama2`` puts it before ``[INST]`` as the paper's code does (Llama-2's own template puts
-            it inside: use ``chat`` for that); ``base`` and ``plain`` put it in front as a paragraph.
+        system: A system prompt. ``llama2`` puts it before ``[INST]`` as the paper's code does (Llama-2's own template
+            puts it inside: use ``chat`` for that); ``base`` and ``plain`` put it in front as a paragraph.
 
     Raises:
         ValueError: For an unknown format, a tokenizer without a template or without offsets, a template that takes no
@@ -143,12 +145,16 @@ def _chat_layout(tokenizer: Any, prompt: str, answer: str | None, system: str | 
         turns.append({"role": "assistant", "content": answer.strip()})
         whole: str = tokenizer.apply_chat_template(turns, tokenize=False)
     except TemplateError as error:
-        raise ValueError(f"this tokenizer's chat template refuses the prompt{' with a system prompt' if system else ''}: {error}") from error
+        raise ValueError(
+            f"this tokenizer's chat template refuses the prompt{' with a system prompt' if system else ''}: {error}"
+        ) from error
     if not whole.startswith(before):
         return before, ""
     rest = whole[len(before) :]
     if answer.strip() not in rest:
-        raise ValueError(f"this tokenizer's chat template leaves out the answer {answer!r}: use prompt_format='llama2' or 'base'")
+        raise ValueError(
+            f"this tokenizer's chat template leaves out the answer {answer!r}: use prompt_format='llama2' or 'base'"
+        )
     return before, rest[: rest.index(answer.strip())]
 
 
@@ -157,7 +163,9 @@ def _tokenize(
 ) -> FormattedPrompt:
     tokenizer = adapter.tokenizer
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{type(tokenizer).__name__} gives no character offsets: load the model with its fast tokenizer")
+        raise ValueError(
+            f"{type(tokenizer).__name__} gives no character offsets: load the model with its fast tokenizer"
+        )
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids: list[int] = list(encoded["input_ids"])
     offsets: list[tuple[int, int]] = [tuple(pair) for pair in encoded["offset_mapping"]]

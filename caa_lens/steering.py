@@ -2,9 +2,9 @@
 
 `steer` holds hooks on ``hook_resid_post`` for the length of a ``with`` block, so it works with whatever TransformerLens
 call is made inside: ``model(tokens)``, ``run_with_cache``, ``run_with_hooks``, ``model.generate``, another `steer`. CAA
-(arXiv 2312.06681, section 3) adds the vector at every position from the last prompt token on, that one included, because
-it predicts the first token of the answer; `generate` does exactly this, many prompts at once. Hooks return new tensors,
-leave with the block also on an exception, and with multiplier 0 there is no hook at all.
+(arXiv 2312.06681, section 3) adds the vector at every position from the last prompt token on, that one included,
+because it predicts the first token of the answer; `generate` does exactly this, many prompts at once. Hooks return new
+tensors, leave with the block also on an exception, and with multiplier 0 there is no hook at all.
 """
 
 from __future__ import annotations
@@ -108,15 +108,15 @@ def _where(positions: Positions, batch: int, pos: int) -> Bool[Tensor, "rows pos
     if isinstance(positions, Tensor) and positions.dtype == torch.bool:
         if positions.ndim != 2 or positions.shape[0] not in (1, batch) or positions.shape[1] != pos:
             raise ValueError(
-                f"the mask has shape {tuple(positions.shape)} and this pass has (batch {batch}, pos {pos}): give one boolean "
-                "for each position of the pass"
+                f"the mask has shape {tuple(positions.shape)} and this pass has (batch {batch}, pos {pos}): give one "
+                "boolean for each position of the pass"
             )
         return positions
     starts = torch.as_tensor(-1 if isinstance(positions, str) else positions).reshape(-1, 1).cpu()
     if len(starts) not in (1, batch) or bool((starts >= pos).any()) or bool((starts < -pos).any()):
         raise ValueError(
-            f"steering starts at {starts.flatten().tolist()} and this pass has (batch {batch}, pos {pos}): give one index "
-            f"for all rows or one for each, from {-pos} to {pos - 1}"
+            f"steering starts at {starts.flatten().tolist()} and this pass has (batch {batch}, pos {pos}): give one "
+            f"index for all rows or one for each, from {-pos} to {pos - 1}"
         )
     return torch.arange(pos) >= torch.where(starts < 0, starts + pos, starts)
 
@@ -165,8 +165,8 @@ def generate(
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
     if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
         raise ValueError(
-            f"temperature {temperature}, top_p {top_p}, max_new_tokens {max_new_tokens}: temperature is at least 0, top_p is "
-            "above 0 and at most 1, max_new_tokens is at least 1"
+            f"temperature {temperature}, top_p {top_p}, max_new_tokens {max_new_tokens}: temperature is at least 0, "
+            "top_p is above 0 and at most 1, max_new_tokens is at least 1"
         )
     edits = edits_of(adapter, steer)
     ids = [format_prompt(adapter, text, prompt_format=prompt_format, system=system).ids for text in prompts]
@@ -197,7 +197,9 @@ class _Sampler:
     def pick(self, logits: Float[Tensor, "batch d_vocab"]) -> Int[Tensor, " batch"]:
         if self.temperature == 0:
             return logits.argmax(dim=-1).cpu()
-        probability, token = (logits.double().cpu() / self.temperature).softmax(dim=-1).sort(descending=True, stable=True)
+        probability, token = (
+            (logits.double().cpu() / self.temperature).softmax(dim=-1).sort(descending=True, stable=True)
+        )
         probability[probability.cumsum(dim=-1) - probability >= self.top_p] = 0
         draws = torch.stack([torch.rand(1, generator=generator, dtype=torch.float64) for generator in self.generators])
         up_to = probability.cumsum(dim=-1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
@@ -77,15 +77,15 @@ def sweep(
         progress: Show a progress bar.
 
     Returns:
-        One row for each behavior x vector x layer x multiplier x item, with ``vector`` (``"behavior"``, or ``"random-0"``
-        and so on, which have no rows at multiplier 0), ``letter`` (of the matching answer; None where answers are no
-        letters), ``logp_matching`` and ``logp_other`` (natural logarithms, over the whole vocabulary), ``p_matching``
-        (of the two), ``p_a`` (the share of A of the two; NaN without letters) and ``mass`` (the sum of both
-        probabilities).
+        One row for each behavior x vector x layer x multiplier x item, with ``vector`` (``"behavior"``, or
+        ``"random-0"`` and so on, which have no rows at multiplier 0), ``letter`` (of the matching answer; None where
+        answers are no letters), ``logp_matching`` and ``logp_other`` (natural logarithms, over the whole vocabulary),
+        ``p_matching`` (of the two), ``p_a`` (the share of A of the two; NaN without letters) and ``mass`` (the sum of
+        both probabilities).
 
     Raises:
-        ValueError: Before the model runs: for names that do not match, layers the vectors lack, repeated multipliers, or
-            an item whose answers cannot be told apart by one token.
+        ValueError: Before the model runs: for names that do not match, layers the vectors lack, repeated multipliers,
+            or an item whose answers cannot be told apart by one token.
     """
     import pandas as pd
 
@@ -118,7 +118,9 @@ def _by_name(
         found = {vectors.name: (vectors, items)}
     elif isinstance(vectors, Mapping) and isinstance(items, Mapping):
         if set(vectors) != set(items):
-            raise ValueError(f"vectors are named {sorted(vectors)} and items {sorted(items)}: give both under the same names")
+            raise ValueError(
+                f"vectors are named {sorted(vectors)} and items {sorted(items)}: give both under the same names"
+            )
         found = {name: (vectors[name], items[name]) for name in vectors}
     else:
         raise ValueError("give one behaviour's vectors with one dataset, or a mapping of each with the same names")
@@ -142,8 +144,8 @@ def _item(
     differ = common_prefix(matching, other)
     if differ >= min(len(matching), len(other)) or not 0 <= start < differ:
         raise ValueError(
-            f"item {index}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token after the "
-            "prompt: give answers of which neither begins with the other"
+            f"item {index}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token "
+            "after the prompt: give answers of which neither begins with the other"
         )
     return _Item(matching[:start], matching[start:differ], matching[differ], other[differ])
 
@@ -159,7 +161,8 @@ def _cells(
     """The unsteered cell first, which stands for multiplier 0 at every layer."""
     cells = [_Cell("behavior", -1, 0.0, ())]
     kinds = {"behavior": vectors}
-    kinds |= {f"random-{i}": random for i, random in enumerate(random_like(vectors, n_random, seed) if n_random else [])}
+    if n_random:
+        kinds |= {random.name: random for random in random_like(vectors, n_random, seed)}
     for kind, of_kind in kinds.items():
         for layer in layers or vectors.layers:
             vector = of_kind[layer]
@@ -171,7 +174,7 @@ def _cells(
 
 
 def _run(
-    adapter: Adapter, items: Sequence[_Item], cells: Sequence[_Cell], batch_size: int | None, bar: tqdm[object]
+    adapter: Adapter, items: Sequence[_Item], cells: Sequence[_Cell], batch_size: int | None, bar: tqdm[Any]
 ) -> torch.Tensor:
     """Log-probabilities of both answers, ``[item, cell, 2]`` in float64 on the CPU."""
     branches = [Branch(index, item.steered, cell.edits) for index, item in enumerate(items) for cell in cells]

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 
-def plain_logits(
-    model: Any, ids: Sequence[int], edits: Sequence[tuple[int, Tensor]] = (), start: int = 0
-) -> Tensor:
+def plain_logits(model: Any, ids: Sequence[int], edits: Sequence[tuple[int, Tensor]] = (), start: int = 0) -> Tensor:
     """Logits ``[pos, d_vocab]``, each edit added at its layer from token ``start`` on."""
 
     def add(delta: Tensor) -> Any:

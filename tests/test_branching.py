@@ -50,7 +50,9 @@ def test_branch_residuals_equal_full_forward_passes(model: Any) -> None:
     layers = [0, adapter.n_layers - 1]
     branches = [Branch(prompt, tokens) for prompt in range(len(PROMPTS)) for tokens in ((5, 6, 7), (8,))]
     found: dict[int, torch.Tensor] = {}
-    branch_residuals(adapter, PROMPTS, branches, layers, lambda chunk, rows: found.update(zip(chunk, rows, strict=True)))
+    branch_residuals(
+        adapter, PROMPTS, branches, layers, lambda chunk, rows: found.update(zip(chunk, rows, strict=True))
+    )
     for index, branch in enumerate(branches):
         expected = plain_residuals(model, [*PROMPTS[branch.prompt], *branch.tokens])[layers, -1]
         assert (found[index] - expected).norm() <= 1e-5 * expected.norm()
@@ -83,5 +85,7 @@ def test_decoding_steers_from_the_last_prompt_token(model: Any, use_cache: bool)
 def test_a_prompt_longer_than_the_context_is_refused_before_the_model_runs(bridge: Any) -> None:
     adapter = adapt(bridge("llama"))
     too_long = [[1] * adapter.n_ctx]
-    with pytest.raises(ValueError, match=rf"item 0 needs {adapter.n_ctx + 1} tokens and .* holds {adapter.n_ctx}: shorten"):
+    with pytest.raises(
+        ValueError, match=rf"item 0 needs {adapter.n_ctx + 1} tokens and .* holds {adapter.n_ctx}: shorten"
+    ):
         branch_logits(adapter, too_long, [Branch(0, (5,))], lambda chunk, logits: None)

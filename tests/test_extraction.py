@@ -43,7 +43,9 @@ def test_batches_do_not_change_the_result(model: Any) -> None:
 
 def test_swapping_every_pair_negates_the_vector_exactly(model: Any) -> None:
     swapped = caa.extract_vectors(model, [pair.swapped() for pair in PAIRS], batch_size=1)
-    torch.testing.assert_close(caa.extract_vectors(model, PAIRS, batch_size=1).values, -swapped.values, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        caa.extract_vectors(model, PAIRS, batch_size=1).values, -swapped.values, atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("read", ["answer_end", "answer_letter", -1])
@@ -74,9 +76,15 @@ def test_activations_are_kept_in_the_order_of_the_pairs(model: Any) -> None:
 
 def test_provenance_says_how_it_was_made(bridge: Any) -> None:
     model = bridge("gpt2")
-    provenance = caa.extract_vectors(model, caa.ContrastDataset.from_pairs(PAIRS, name="toy"), system="be kind").provenance
+    provenance = caa.extract_vectors(
+        model, caa.ContrastDataset.from_pairs(PAIRS, name="toy"), system="be kind"
+    ).provenance
     assert (provenance.dataset, provenance.n_pairs, provenance.method) == ("toy", 3, "mean difference")
-    assert (provenance.prompt_format, provenance.system_prompt, provenance.read_position) == ("base", "be kind", "answer_letter")
+    assert (provenance.prompt_format, provenance.system_prompt, provenance.read_position) == (
+        "base",
+        "be kind",
+        "answer_letter",
+    )
     assert (provenance.weight_processing, provenance.dtype) == ("none", "float32")
     assert set(provenance.versions) == {"caa_lens", "torch", "transformers", "transformer-lens"}
     other = caa.extract_vectors(bridge("gpt_neox"), PAIRS).provenance
@@ -110,7 +118,9 @@ def test_errors_come_before_the_model_runs(bridge: Any) -> None:
     words = [caa.ContrastPair("what?", "good", "bad")]
     with pytest.raises(ValueError, match="pair 0: no 'answer_letter' in .*: the roles here are .*read='answer_end'"):
         caa.extract_vectors(model, words)
-    with pytest.raises(ValueError, match="pair 0: its two sides are the same tokens up to the read position 'prompt_end'"):
+    with pytest.raises(
+        ValueError, match="pair 0: its two sides are the same tokens up to the read position 'prompt_end'"
+    ):
         caa.extract_vectors(model, PAIRS, read="prompt_end")
     with pytest.raises(ValueError, match="layers .*: give at least one layer, each once"):
         caa.extract_vectors(model, PAIRS, layers=[1, 1])

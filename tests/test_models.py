@@ -31,7 +31,10 @@ def test_a_local_directory_loads_as_hugging_face_has_it(tiny_path: Callable[[str
 def test_dtype_by_name_and_itself(tiny_path: Callable[[str], Path]) -> None:
     by_name: Any = caa.load_model(str(tiny_path("llama")), dtype="bfloat16")
     assert model_info(by_name).dtype == "bfloat16"
-    assert model_info(caa.load_model(tiny_path("llama"), dtype=torch.bfloat16)).fingerprint == model_info(by_name).fingerprint
+    assert (
+        model_info(caa.load_model(tiny_path("llama"), dtype=torch.bfloat16)).fingerprint
+        == model_info(by_name).fingerprint
+    )
 
 
 def test_bfloat16_models_are_steered_and_read_in_float32(tiny_path: Callable[[str], Path]) -> None:
@@ -65,9 +68,13 @@ def test_every_bundled_model_loads_and_has_a_tokenizer() -> None:
 def test_what_cannot_be_loaded_is_one_clear_message(tmp_path: Path, tiny_path: Callable[[str], Path]) -> None:
     with pytest.raises(ValueError, match="dtype 'float99' is not known: give one of float32, float16, bfloat16"):
         caa.load_model("organism-chat", dtype="float99")
-    with pytest.raises(ValueError, match="cannot load 'no-such-model': it is none of the bundled models .*organism-chat"):
+    with pytest.raises(
+        ValueError, match="cannot load 'no-such-model': it is none of the bundled models .*organism-chat"
+    ):
         caa.load_model("no-such-model")
-    with pytest.raises(FileNotFoundError, match="there is no folder ./nowhere: give a Hugging Face directory, a hub id"):
+    with pytest.raises(
+        FileNotFoundError, match="there is no folder ./nowhere: give a Hugging Face directory, a hub id"
+    ):
         caa.load_model("./nowhere")
     with pytest.raises(FileNotFoundError, match="has no config.json: give a directory written by"):
         caa.load_model(tmp_path)

@@ -67,7 +67,10 @@ def test_exactly_one_bos_where_the_model_has_one(model: Any) -> None:
 
 def test_a_bos_that_is_already_there_is_not_doubled(bridge: Any) -> None:
     model = bridge("llama")
-    assert format_prompt(model, "<s>once", prompt_format="plain").ids == format_prompt(model, "once", prompt_format="plain").ids
+    assert (
+        format_prompt(model, "<s>once", prompt_format="plain").ids
+        == format_prompt(model, "once", prompt_format="plain").ids
+    )
 
 
 def test_a_model_without_bos_gets_none(bridge: Any) -> None:
@@ -101,7 +104,9 @@ def test_tokens_read_and_steered(bridge: Any) -> None:
     steered = [row.token for row in rows if row.steered]
     assert read == ["A"] and "".join(steered).endswith("] (A)") and rows[0].roles == ("prompt", "bos")
     generated = caa.describe_tokens(bridge("llama"), "q?", prompt_format="llama2")
-    assert [row.index for row in generated if row.steered] == [len(generated) - 1] and not any(row.read for row in generated)
+    assert [row.index for row in generated if row.steered] == [len(generated) - 1] and not any(
+        row.read for row in generated
+    )
 
 
 def test_errors_say_what_to_do(bridge: Any, unchecked: None) -> None:

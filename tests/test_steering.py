@@ -37,7 +37,11 @@ def test_steer_equals_the_plain_path(model: Any) -> None:
 
 def test_multiplier_zero_is_bitwise_unsteered(model: Any) -> None:
     plain = run(model)
-    for recipe, multiplier in ((vector(model), 0.0), (vector(model) * 0.0, 1.0), (Intervention(vector(model), 0.0), 3.0)):
+    for recipe, multiplier in (
+        (vector(model), 0.0),
+        (vector(model) * 0.0, 1.0),
+        (Intervention(vector(model), 0.0), 3.0),
+    ):
         with caa.steer(model, recipe, multiplier, positions="all"):
             assert torch.equal(run(model), plain)
 
@@ -115,19 +119,29 @@ def test_steered_generation_of_transformer_lens_itself(model: Any) -> None:
 
 def test_errors_name_what_was_given_and_what_is_allowed(model: Any, unchecked: None) -> None:
     n = model.cfg.n_layers
-    with pytest.raises(ValueError, match=rf"layer 40 is out of range for .* \(layers 0-{n - 1}\)"), caa.steer(
-        model, vector(model, layer=40)
+    with (
+        pytest.raises(ValueError, match=rf"layer 40 is out of range for .* \(layers 0-{n - 1}\)"),
+        caa.steer(model, vector(model, layer=40)),
     ):
         pass
     wide = SteeringVector(torch.ones(7), 0, Provenance.unknown("other"), "toy")
-    with pytest.raises(ValueError, match="d_model 7 and .* has 32: it was made on another model"), caa.steer(model, wide):
-        pass
-    with pytest.raises(ValueError, match="'begin' is not known: give 'prompt_end', 'all'"), caa.steer(
-        model, vector(model), positions="begin"  # pyright: ignore[reportArgumentType]
+    with (
+        pytest.raises(ValueError, match="d_model 7 and .* has 32: it was made on another model"),
+        caa.steer(model, wide),
     ):
         pass
-    with caa.steer(model, vector(model), positions=torch.ones(1, 3, dtype=torch.bool)), pytest.raises(
-        ValueError, match=r"the mask has shape \(1, 3\) and this pass has \(batch 1, pos 6\)"
+    with (
+        pytest.raises(ValueError, match="'begin' is not known: give 'prompt_end', 'all'"),
+        caa.steer(
+            model,
+            vector(model),
+            positions="begin",  # pyright: ignore[reportArgumentType]
+        ),
+    ):
+        pass
+    with (
+        caa.steer(model, vector(model), positions=torch.ones(1, 3, dtype=torch.bool)),
+        pytest.raises(ValueError, match=r"the mask has shape \(1, 3\) and this pass has \(batch 1, pos 6\)"),
     ):
         run(model)
 

@@ -14,7 +14,9 @@ import caa_lens as caa
 from caa_lens.prompts import format_prompt
 from caa_lens.vectors import random_like
 
-ITEMS = caa.ContrastDataset.from_pairs([*PAIRS, caa.ContrastPair("really?\n (A) no\n (B) yes", "(B)", "(A)")], name="toy")
+ITEMS = caa.ContrastDataset.from_pairs(
+    [*PAIRS, caa.ContrastPair("really?\n (A) no\n (B) yes", "(B)", "(A)")], name="toy"
+)
 
 
 def vectors_of(model: Any) -> caa.SteeringVectors:
@@ -44,7 +46,9 @@ def test_columns_are_what_they_say(bridge: Any) -> None:
     np.testing.assert_allclose(frame["p_matching"], a / (a + b), rtol=1e-9)
     np.testing.assert_allclose(frame["mass"], a + b, rtol=1e-9)
     matching_a = frame["letter"] == "A"
-    np.testing.assert_allclose(frame["p_a"], np.where(matching_a, frame["p_matching"], 1 - frame["p_matching"]), rtol=1e-9)
+    np.testing.assert_allclose(
+        frame["p_a"], np.where(matching_a, frame["p_matching"], 1 - frame["p_matching"]), rtol=1e-9
+    )
     assert frame["letter"].tolist()[:4] == ["A", "B", "A", "B"]
 
 
@@ -129,23 +133,33 @@ def frame_of(p: dict[tuple[float, int], float], letters: str, vector: str = "beh
 
 
 def test_a_pure_letter_shift_has_no_balanced_effect() -> None:
-    """The vector only makes A likelier, and three of four matching answers are A: the raw effect is not of the behaviour."""
+    """The vector only makes A likelier, and three of four matching answers are A."""
     letters = "AAAB"
     unsteered = {(0.0, item): 0.5 for item in range(4)}
     steered = {(1.0, item): 0.9 if letters[item] == "A" else 0.1 for item in range(4)}
     row = caa.summarize(frame_of(unsteered | steered, letters)).query("multiplier == 1").iloc[0]
     assert row["effect"] == pytest.approx(0.2) and row["effect_balanced"] == pytest.approx(0.0)
-    assert row["letter_drift"] == pytest.approx(0.4) and row["share_wrong"] == 0.25 and row["mass"] == pytest.approx(0.9)
+    assert (
+        row["letter_drift"] == pytest.approx(0.4) and row["share_wrong"] == 0.25 and row["mass"] == pytest.approx(0.9)
+    )
 
 
 def test_nulls_intervals_and_signs() -> None:
     import pandas as pd
 
     letters = "ABAB"
-    own = {(0.0, i): 0.5 for i in range(4)} | {(1.0, i): 0.7 + 0.02 * i for i in range(4)} | {(-1.0, i): 0.4 for i in range(4)}
+    own = (
+        {(0.0, i): 0.5 for i in range(4)}
+        | {(1.0, i): 0.7 + 0.02 * i for i in range(4)}
+        | {(-1.0, i): 0.4 for i in range(4)}
+    )
     parts = [frame_of(own, letters)]
     for draw, value in enumerate((0.45, 0.5, 0.55, 0.8)):
-        parts.append(frame_of({(1.0, i): value for i in range(4)} | {(-1.0, i): value for i in range(4)}, letters, f"random-{draw}"))
+        parts.append(
+            frame_of(
+                {(1.0, i): value for i in range(4)} | {(-1.0, i): value for i in range(4)}, letters, f"random-{draw}"
+            )
+        )
     table = caa.summarize(pd.concat(parts)).set_index("multiplier")
     assert table.loc[1.0, "beats_random"] == 0.75 and table.loc[-1.0, "beats_random"] == 1.0
     assert table.loc[1.0, "n_random"] == 4
@@ -169,7 +183,11 @@ def test_the_layer_with_the_largest_swing_is_chosen() -> None:
 
     parts = []
     for layer, reach in ((0, 0.1), (1, 0.3), (2, 0.2)):
-        values = {(0.0, i): 0.5 for i in range(2)} | {(1.0, i): 0.5 + reach for i in range(2)} | {(-1.0, i): 0.5 - reach for i in range(2)}
+        values = (
+            {(0.0, i): 0.5 for i in range(2)}
+            | {(1.0, i): 0.5 + reach for i in range(2)}
+            | {(-1.0, i): 0.5 - reach for i in range(2)}
+        )
         parts.append(frame_of(values, "AB").assign(layer=layer))
     assert caa.choose_layer(caa.summarize(pd.concat(parts))) == {"toy": 1}
 

@@ -3,14 +3,14 @@
 The CAA paper reports the mean of ``p(matching) / (p(A) + p(B))``. That number also rises when a vector merely makes the
 model prefer one letter and the matching answers happen to carry it, when the two answers lose their probability to
 everything else, and when some random vector of that length would have done the same. So each effect stands beside its
-letter-balanced value, a bootstrap interval over items, the share of items that moved the wrong way, the letter drift, the
-mass, and the range of norm-matched random vectors. A layer is chosen on one set of items and reported on another.
+letter-balanced value, a bootstrap interval over items, the share of items that moved the wrong way, the letter drift,
+the mass, and the range of norm-matched random vectors. A layer is chosen on one set of items and reported on another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,12 +58,11 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         groups = _letter_groups(base["letter"].to_numpy())
         draws = _resamplings(groups, n_bootstrap, np.random.default_rng(seed))
         nulls = _random_effects(part[part["vector"] != "behavior"], base, groups)
-        for (layer, multiplier), cell in own.groupby(CELL, sort=True):
-            cell = cell.sort_values("item")
+        for (layer, multiplier), cell in _cells(own):
             moved = cell["p_matching"].to_numpy() - base["p_matching"].to_numpy()
             low, high = np.quantile(_mean(moved, np.concatenate(draws, axis=1)), [0.025, 0.975])
             balanced_low, balanced_high = np.quantile(_balanced(moved, draws), [0.025, 0.975])
-            row = {
+            row: dict[str, Any] = {
                 "behavior": behavior,
                 "layer": layer,
                 "multiplier": multiplier,
@@ -75,27 +74,34 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
                 "effect_balanced": float(_balanced(moved, groups)),
                 "balanced_low": balanced_low,
                 "balanced_high": balanced_high,
-                "share_wrong": _share_wrong(cell, base, float(multiplier)),
+                "share_wrong": _share_wrong(cell, base, multiplier),
                 "p_a": cell["p_a"].mean(),
                 "letter_drift": cell["p_a"].mean() - base["p_a"].mean(),
                 "mass": cell["mass"].mean(),
             }
-            rows.append(row | _against(nulls.get((layer, multiplier)), row["effect_balanced"], float(multiplier)))
+            rows.append(row | _against(nulls.get((layer, multiplier)), row["effect_balanced"], multiplier))
     return pd.DataFrame(rows)
 
 
 def choose_layer(summary: pd.DataFrame) -> dict[str, int]:
     """The layer of each behaviour with the largest letter-balanced swing.
 
-    The swing is the balanced effect at the largest multiplier minus that at the smallest one (which may be 0). Call it on
-    the summary of a dev split, and report that layer on another.
+    The swing is the balanced effect at the largest multiplier minus that at the smallest one (which may be 0). Call it
+    on the summary of a dev split, and report that layer on another.
     """
     chosen: dict[str, int] = {}
     for behavior, part in summary.groupby("behavior", sort=False):
         by_layer = part.pivot(index="layer", columns="multiplier", values="effect_balanced")
         swing = by_layer[by_layer.columns.max()] - by_layer[by_layer.columns.min()]
-        chosen[str(behavior)] = int(swing.idxmax())
+        chosen[str(behavior)] = int(str(swing.idxmax()))
     return chosen
+
+
+def _cells(part: pd.DataFrame) -> Iterator[tuple[tuple[int, float], pd.DataFrame]]:
+    """The rows of each layer and multiplier, in the order of the items."""
+    for key, cell in part.groupby(CELL, sort=True):
+        layer, multiplier = cast("tuple[int, float]", key)
+        yield (int(layer), float(multiplier)), cell.sort_values("item")
 
 
 def _letter_groups(letters: np.ndarray) -> list[np.ndarray]:
@@ -136,9 +142,10 @@ def _random_effects(
     import numpy as np
 
     found: dict[tuple[int, float], list[float]] = {}
-    for (_, layer, multiplier), cell in part.groupby(["vector", *CELL], sort=False):
-        moved = cell.sort_values("item")["p_matching"].to_numpy() - base["p_matching"].to_numpy()
-        found.setdefault((layer, multiplier), []).append(float(_balanced(moved, groups)))
+    for _, of_one in part.groupby("vector", sort=False):
+        for cell, rows in _cells(of_one):
+            moved = rows["p_matching"].to_numpy() - base["p_matching"].to_numpy()
+            found.setdefault(cell, []).append(float(_balanced(moved, groups)))
     return {cell: np.array(effects) for cell, effects in found.items()}
 
 

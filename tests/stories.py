@@ -1,0 +1,71 @@
+"""Girl and boy stories for the 1 MB model of children's stories: a study whose result is known.
+
+A pair is one story told of a girl and of a boy, ending in ``.``; the items are stories of a child whose sex is not
+said, and the question is whether " She" or " He" goes on. `write(folder)` puts both down as JSON in the CAA schema.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from caa_lens import ContrastDataset, ContrastPair
+
+OPENINGS = (
+    "Once upon a time, there was a little",
+    "One day, a",
+    "In a small house, there lived a little",
+    "There was a",
+)
+GIRLS = ("Lily", "Mia", "Anna", "Sara", "Lucy")
+BOYS = ("Tim", "Tom", "Ben", "Max", "Jack")
+ENDINGS = (
+    "liked to play in the park.",
+    "had a big red ball.",
+    "went to the garden with a dog.",
+    "saw a bird in a tree.",
+    "wanted to eat a cake.",
+    "found a toy in the box.",
+)
+CHILDREN = ("a little child", "a kid", "a happy child", "a small kid")
+EVENTS = (
+    "The child went to the park.",
+    "The child saw a cat.",
+    "The kid had a big smile.",
+    "The child played with a ball.",
+    "The kid wanted to go home.",
+)
+
+
+def pairs() -> ContrastDataset:
+    """120 pairs, read at the end of the answer."""
+    told = [
+        ContrastPair(opening, f" girl named {girl}. She {ending}", f" boy named {boy}. He {ending}")
+        for opening in OPENINGS
+        for girl, boy in zip(GIRLS, BOYS, strict=True)
+        for ending in ENDINGS
+    ]
+    return ContrastDataset.from_pairs(told, name="girl-boy")
+
+
+def items() -> ContrastDataset:
+    """20 stories without a hint, and how they could go on."""
+    told = [
+        ContrastPair(f"Once upon a time, there was {child}. {event}", " She", " He")
+        for child in CHILDREN
+        for event in EVENTS
+    ]
+    return ContrastDataset.from_pairs(told, name="girl-boy")
+
+
+def write(folder: Path) -> tuple[Path, Path]:
+    """Write ``generate.json`` and ``test_ab.json`` into a folder and return both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / "generate.json", folder / "test_ab.json"
+    for path, dataset in zip(paths, (pairs(), items()), strict=True):
+        rows = [
+            {"question": p.prompt, "answer_matching_behavior": p.positive, "answer_not_matching_behavior": p.negative}
+            for p in dataset
+        ]
+        path.write_text(json.dumps(rows, indent=1))
+    return paths

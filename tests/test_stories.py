@@ -1,0 +1,35 @@
+"""The known effect on a real trained model: girl-minus-boy moves " She" against " He", and random vectors do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import stories
+
+import caa_lens as caa
+
+MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+
+
+def test_girl_minus_boy_moves_the_pronoun(shared_data: Path) -> None:
+    folder = shared_data / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"needs the model in {folder}")
+    model = caa.load_model(folder)
+    vectors = caa.extract_vectors(model, stories.pairs(), read="answer_end", prompt_format="plain")
+    frame = caa.sweep(
+        model, vectors, stories.items(), multipliers=MULTIPLIERS, n_random=40, seed=0, prompt_format="plain"
+    )
+    frame["odds"] = frame["logp_matching"] - frame["logp_other"]
+    odds = frame.pivot_table(index=["layer", "vector"], columns="multiplier", values="odds").sort_index()
+    for layer in (1, 2, 3, 4):
+        own = odds.loc[(layer, "behavior")]
+        assert own.is_monotonic_increasing and own.is_unique, f"layer {layer}: {own.round(2).tolist()}"
+        null = odds.loc[layer].drop("behavior")
+        assert len(null) == 40
+        assert (null[1.0] < own[1.0]).all() and (null[-1.0] > own[-1.0]).all(), (
+            f"layer {layer} is within the random ones"
+        )
+    null, own = odds.loc[0].drop("behavior"), odds.loc[(0, "behavior")]
+    assert null[1.0].max() > own[1.0], "layer 0 is known to be no better than random"
