@@ -208,7 +208,7 @@ class BridgeAdapter(Adapter):
             cache = copy.copy(prefix.cache) if plain else copy.deepcopy(prefix.cache)
             if plain:
                 cache.layers = [copy.copy(layer) for layer in layers]
-            cache.batch_select_indices(rows)
+            cache.batch_select_indices(rows.cpu())  # an index on the CPU serves layers on any device
         return Prefix(prefix.mask[rows], cache)
 
     def extend(self, prefix: Prefix, ids: Tensor, last: Tensor) -> Tensor:

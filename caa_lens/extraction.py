@@ -188,7 +188,7 @@ def _describe(
         seed=None,
         versions=_versions(),
     )
-    return provenance, dataset.name
+    return provenance, dataset.name.partition("/")[0]  # a vector made on sycophancy/train is called sycophancy
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,77 @@
+# Each target makes the virtual environment it needs, the first time and whenever the dependencies change.
+#   make demo        the whole workflow on the bundled model, in a few minutes
+#   make lab         the notebooks in JupyterLab
+#   make test        lint, types, tests and doctests
+#   make test-tl3    the same tests with HookedTransformer too, under transformer-lens 3.9
+#   make notebooks   run every notebook
+#   make bench       the benchmarks
+#   make format      let ruff rewrite what it can
+#   make clean       remove the environments and all that tools left
+# Another interpreter: make test PYTHON=python3.12      Some of the tests: make pytest ARGS="tests/test_steering.py -x"
+
+PYTHON ?= python3
+VENV := .venv
+VENV_TL3 := .venv-tl3
+ARGS ?=
+# A file's tests stay in one process: they share models and builds.
+PARALLEL ?= -n auto --maxprocesses=4 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test lint format pytest test-tl3 notebooks bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/caa-lens demo $(ARGS)
+
+lab: $(VENV)/.installed
+	$(VENV)/bin/jupyter lab notebooks $(ARGS)
+
+test: lint pytest
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+format: $(VENV)/.installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+pytest: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+# The same tests under the last TransformerLens that has HookedTransformer.
+test-tl3: $(VENV_TL3)/.installed
+	$(VENV_TL3)/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+notebooks: $(VENV)/.installed
+	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
+		$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout=600 -o testpaths= notebooks $(ARGS); \
+	else \
+		echo "no notebooks"; \
+	fi
+
+bench: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -o testpaths= -o python_files='bench_*.py' -s tests/benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(VENV_TL3) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt)
+
+$(VENV_TL3)/.installed: pyproject.toml constraints-tl3.txt
+	$(call install,$(VENV_TL3),constraints-tl3.txt)
+
+# $(call install,ENVIRONMENT,CONSTRAINTS); --no-compile halves the time: Python compiles what is imported, when it is.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "caa_lens needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into $(1) (several minutes the first time)"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install -qq --no-compile --disable-pip-version-check --constraint $(2) --editable '.[dev]'
+	@touch $@
+endef
