@@ -17,7 +17,7 @@ ARGS ?=
 PARALLEL ?= -n auto --maxprocesses=4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint format pytest test-tl3 notebooks bench clean
+.PHONY: help demo lab test lint format pytest test-tl3 notebooks clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,9 +52,6 @@ notebooks: $(VENV)/.installed
 	else \
 		echo "no notebooks"; \
 	fi
-
-bench: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -o testpaths= -o python_files='bench_*.py' -s tests/benchmarks $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV_TL3) build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,25 +1,34 @@
 """caa_lens: a TransformerLens workbench for Contrastive Activation Addition.
 
 A plain TransformerLens model goes in; a frozen value or a DataFrame comes out; `steer` is the only thing that changes
-what a model says. See the README for a six-line tour.
+what a model says. See the README for a six-line tour. Names are imported when they are first used, so that importing
+the package, or asking the command for its help, waits for neither torch nor TransformerLens.
 """
 
-from caa_lens.contrast import ContrastDataset as ContrastDataset
-from caa_lens.contrast import ContrastPair as ContrastPair
-from caa_lens.contrast import load_contrast_pairs as load_contrast_pairs
-from caa_lens.contrast import load_questions as load_questions
-from caa_lens.evaluation.choices import choose_layer as choose_layer
-from caa_lens.evaluation.choices import summarize as summarize
-from caa_lens.extraction import extract_activations as extract_activations
-from caa_lens.extraction import extract_vectors as extract_vectors
-from caa_lens.models import load_model as load_model
-from caa_lens.prompts import describe_tokens as describe_tokens
-from caa_lens.steering import generate as generate
-from caa_lens.steering import steer as steer
-from caa_lens.sweeps import sweep as sweep
-from caa_lens.vectors import Intervention as Intervention
-from caa_lens.vectors import SteeringVector as SteeringVector
-from caa_lens.vectors import SteeringVectors as SteeringVectors
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caa_lens import analysis as analysis
+    from caa_lens import viz as viz
+    from caa_lens.contrast import ContrastDataset as ContrastDataset
+    from caa_lens.contrast import ContrastPair as ContrastPair
+    from caa_lens.contrast import load_contrast_pairs as load_contrast_pairs
+    from caa_lens.contrast import load_questions as load_questions
+    from caa_lens.evaluation.choices import choose_layer as choose_layer
+    from caa_lens.evaluation.choices import summarize as summarize
+    from caa_lens.extraction import extract_activations as extract_activations
+    from caa_lens.extraction import extract_vectors as extract_vectors
+    from caa_lens.models import load_model as load_model
+    from caa_lens.prompts import describe_tokens as describe_tokens
+    from caa_lens.steering import generate as generate
+    from caa_lens.steering import steer as steer
+    from caa_lens.sweeps import sweep as sweep
+    from caa_lens.vectors import Intervention as Intervention
+    from caa_lens.vectors import SteeringVector as SteeringVector
+    from caa_lens.vectors import SteeringVectors as SteeringVectors
 
 __all__ = [
     "ContrastDataset",
@@ -39,3 +48,37 @@ __all__ = [
     "summarize",
     "sweep",
 ]
+
+_HOME = {
+    "ContrastDataset": "contrast",
+    "ContrastPair": "contrast",
+    "Intervention": "vectors",
+    "SteeringVector": "vectors",
+    "SteeringVectors": "vectors",
+    "choose_layer": "evaluation.choices",
+    "describe_tokens": "prompts",
+    "extract_activations": "extraction",
+    "extract_vectors": "extraction",
+    "generate": "steering",
+    "load_contrast_pairs": "contrast",
+    "load_model": "models",
+    "load_questions": "contrast",
+    "steer": "steering",
+    "summarize": "evaluation.choices",
+    "sweep": "sweeps",
+}
+_MODULES = {"analysis", "evaluation", "experiment", "interop", "organism", "viz"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or one of the public modules, at its first use."""
+    if name in _MODULES:
+        return import_module(f"caa_lens.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'caa_lens' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = globals()[name] = getattr(import_module(f"caa_lens.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
