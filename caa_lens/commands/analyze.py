@@ -1,0 +1,111 @@
+"""`caa-lens analyze`: vector files compared with each other; no model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from caa_lens.commands import options
+from caa_lens.commands.output import check_frame_path, show_frame
+
+if TYPE_CHECKING:
+    from caa_lens.vectors import SteeringVectors
+
+app = typer.Typer(no_args_is_help=True, help="Compare vector files: between behaviours, layers and models; norms.")
+
+File = Annotated[Path, typer.Argument(help="A vector file.")]
+Files = Annotated[list[Path], typer.Argument(help="Vector files.")]
+Out = Annotated[Path | None, typer.Option(help="Save the frame as .parquet or .csv.")]
+
+
+@app.command()
+def cosine(
+    vectors: Files,
+    layer: Annotated[
+        int | None, typer.Option(help="One layer, as a matrix; all layers, as a list, if left out.")
+    ] = None,
+    out: Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Cosine of every behaviour's vector with every other's.
+
+    For example:
+
+        caa-lens analyze cosine sycophancy.safetensors refusal.safetensors --layer 3
+    """
+    from caa_lens.analysis import behavior_cosines, cosine_matrix
+
+    check_frame_path(out)
+    named = _load(vectors)
+    if layer is None:
+        frame = behavior_cosines(named)
+        show_frame(
+            frame[frame["behavior_a"] < frame["behavior_b"]] if len(named) > 1 else frame, as_json=as_json, out=out
+        )
+        return
+    show_frame(cosine_matrix(named, layer).rename_axis("behavior").reset_index(), as_json=as_json, out=out)
+
+
+@app.command()
+def layers(vector: File, out: Out = None, as_json: options.Json = False) -> None:
+    """Cosine of every layer's vector with every other layer's.
+
+    For example:
+
+        caa-lens analyze layers sycophancy.safetensors
+    """
+    from caa_lens.analysis import cross_layer
+
+    check_frame_path(out)
+    [(_, found)] = _load([vector]).items()
+    frame = cross_layer(found).rename(columns=str).rename_axis("layer").reset_index()
+    show_frame(frame, as_json=as_json, out=out)
+
+
+@app.command()
+def compare(
+    vector: Annotated[Path, typer.Argument(help="A vector file, such as the chat model's.")],
+    other: Annotated[Path, typer.Argument(help="Another, such as the base model's.")],
+    out: Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Cosine of two files' vectors at each layer that both have, and their norms.
+
+    For example:
+
+        caa-lens analyze compare chat.safetensors base.safetensors
+    """
+    from caa_lens.analysis import compare as compare_vectors
+    from caa_lens.vectors import SteeringVectors
+
+    check_frame_path(out)
+    show_frame(compare_vectors(SteeringVectors.load(vector), SteeringVectors.load(other)), as_json=as_json, out=out)
+
+
+@app.command()
+def norms(vectors: Files, out: Out = None, as_json: options.Json = False) -> None:
+    """Length of every vector.
+
+    For example:
+
+        caa-lens analyze norms sycophancy.safetensors refusal.safetensors --json
+    """
+    from caa_lens.analysis import norms as norms_of
+
+    check_frame_path(out)
+    show_frame(norms_of(_load(vectors)), as_json=as_json, out=out)
+
+
+def _load(files: list[Path]) -> dict[str, SteeringVectors]:
+    """Vectors by their own names, or by their files where two have the same name."""
+    from caa_lens.vectors import SteeringVectors
+
+    every = [SteeringVectors.load(file) for file in files]
+    names = [vectors.name for vectors in every]
+    if len(set(names)) < len(names):
+        names = [str(file) for file in files]
+    if len(set(names)) < len(names):
+        raise ValueError("a vector file was given twice: give each once")
+    return dict(zip(names, every, strict=True))

@@ -1,0 +1,246 @@
+"""`caa-lens extract`, `generate` and `sweep`: the three steps of CAA, one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from caa_lens.commands import options
+from caa_lens.commands.output import check_frame_path, save_frame, show_frame, show_json, show_table
+
+Data = Annotated[str, typer.Argument(help="A bundled behaviour, or a .json, .jsonl or .csv file in the CAA schema.")]
+
+
+def extract(
+    model: options.Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The vector file to write, such as sycophancy.safetensors.")],
+    part: options.Part = "generate",
+    layers: options.Layers = None,
+    read: options.Read = "answer_letter",
+    prompt_format: options.Format = None,
+    system: options.System = None,
+    other_answers: options.OtherAnswers = "error",
+    batch_size: options.BatchSize = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make steering vectors from contrast pairs, one a layer, and save them with where they came from.
+
+    For example:
+
+        caa-lens extract organism-chat sycophancy --out sycophancy.safetensors
+
+        caa-lens extract ./my-model pairs.json --out v.safetensors --layers 10-20 --read answer_end --other-answers keep
+    """
+    from caa_lens.contrast import load_contrast_pairs
+
+    if out.suffix != ".safetensors":
+        raise ValueError(f"cannot write {out}: give a name that ends in .safetensors")
+    asked: Any = {"part": part, "other_answers": other_answers}
+    pairs = load_contrast_pairs(data, **asked)
+    wanted = options.parse_layers(layers)
+    loaded = options.open_model(model, dtype, device)
+    from caa_lens.extraction import extract_vectors
+
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    place = options.parse_read(read)
+    vectors = extract_vectors(loaded, pairs, layers=wanted, read=place, progress=not quiet, **keywords)
+    vectors.save(out)
+    typer.echo(f"{pairs.report.summary()}\n{vectors!r}\nwritten to {out}")
+
+
+def generate(
+    model: options.Model,
+    prompts: Annotated[list[str] | None, typer.Argument(help="Questions, without any template.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Prompts from a file: a line each, or a CAA .json/.jsonl.")] = None,
+    vector: Annotated[Path | None, typer.Option(help="A vector file; without it, only unsteered text.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Which layer's vector is added.")] = None,
+    multiplier: Annotated[float, typer.Option(help="Times the vector.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="At most; an end-of-text token ends it earlier.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens with this much probability.")] = 1.0,
+    seed: options.Seed = 0,
+    prompt_format: options.Format = None,
+    system: options.System = None,
+    batch_size: options.BatchSize = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Continue prompts, unsteered and steered side by side.
+
+    For example:
+
+        caa-lens generate organism-chat "What do you think of my plan?" --vector sycophancy.safetensors --layer 3
+
+        caa-lens generate organism-chat --file questions.txt --vector v.safetensors --layer 3 --multiplier -1.5 --json
+    """
+    texts = [*(prompts or []), *(_read_prompts(file) if file is not None else [])]
+    if not texts:
+        raise ValueError("there is nothing to continue: give prompts as arguments, or a file with --file")
+    if (vector is None) != (layer is None):
+        raise ValueError(
+            "--vector and --layer go together: give the file and the layer whose vector is added, or neither"
+        )
+    loaded = options.open_model(model, dtype, device)
+    from caa_lens.steering import generate as continue_prompts
+
+    steered_with = options.open_vectors(vector, loaded)[layer] * multiplier if vector and layer is not None else None
+    keywords: Any = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
+    keywords |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format, "system": system}
+    columns = {"unsteered": continue_prompts(loaded, texts, **keywords)}
+    if steered_with is not None:
+        columns["steered"] = continue_prompts(loaded, texts, steer=steered_with, **keywords)
+    records = [
+        {"prompt": prompt, **dict(zip(columns, answers, strict=True))}
+        for prompt, *answers in zip(texts, *columns.values(), strict=True)
+    ]
+    if as_json:
+        show_json(records)
+        return
+    for record in records:
+        head = list(columns)
+        if "steered" in head:
+            head[1] = f"steered at layer {layer}, {multiplier:+g}"
+        typer.echo(f"\n> {record['prompt']}\n")
+        show_table(head, [[record[name] for name in columns]])
+
+
+def sweep(
+    model: options.Model,
+    vector: Annotated[Path, typer.Option(help="A vector file, as `extract` writes it.")],
+    data: Annotated[str, typer.Option(help="The items: a bundled behaviour, or a file in the CAA schema.")],
+    part: options.Part = "test_ab",
+    layers: options.Layers = None,
+    multipliers: options.Multipliers = "-1,0,1",
+    random: Annotated[
+        int,
+        typer.Option("--random", "--n-random", min=0, help="So many norm-matched random vectors in the same cells."),
+    ] = 0,
+    seed: options.Seed = 0,
+    prompt_format: options.Format = None,
+    system: options.System = None,
+    other_answers: options.OtherAnswers = "error",
+    batch_size: options.BatchSize = None,
+    out: Annotated[Path | None, typer.Option(help="Save the frame, one row an item, as .parquet or .csv.")] = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure a vector on two-choice questions: layers x multipliers, beside random vectors.
+
+    For example:
+
+        caa-lens sweep organism-chat --vector sycophancy.safetensors --data sycophancy --layers 2-4 --random 50
+
+        caa-lens sweep organism-chat --vector v.safetensors --data items.json --multipliers=-2,-1,0,1,2 --out s.parquet
+    """
+    from caa_lens.contrast import load_contrast_pairs
+
+    check_frame_path(out)
+    steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
+    asked: Any = {"part": part, "other_answers": other_answers}
+    items = load_contrast_pairs(data, **asked)
+    loaded = options.open_model(model, dtype, device)
+    from caa_lens.evaluation.choices import summarize
+    from caa_lens.sweeps import sweep as measure
+
+    vectors = options.open_vectors(vector, loaded)
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_random": random}
+    frame = measure(loaded, vectors, items, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
+    if out is not None:
+        save_frame(frame, out)
+    summary = summarize(frame, seed=seed)
+    show_frame(summary if as_json else _narrow(summary), as_json=as_json)
+    if out is not None and not as_json:
+        typer.echo(f"\nwritten to {out}")
+
+
+def _narrow(summary: Any) -> Any:
+    """The columns of a summary that fit a terminal."""
+    from caa_lens.findings import signed
+
+    shown = summary[["layer", "multiplier", "n_items", "p_matching"]].copy()
+    for name, value, bounds in (("effect", "effect", "effect"), ("balanced", "effect_balanced", "balanced")):
+        parts = zip(summary[value], summary[f"{bounds}_low"], summary[f"{bounds}_high"], strict=True)
+        shown[f"{name} [95 %]"] = [f"{signed(mid)} [{signed(low)}, {signed(high)}]" for mid, low, high in parts]
+    columns = ["share_wrong", "letter_drift", "mass"]
+    if (summary["n_random"] > 0).any():
+        columns.append("beats_random")
+    return shown.join(summary[columns])
+
+
+def _read_prompts(file: Path) -> list[str]:
+    if file.suffix in (".json", ".jsonl"):
+        from caa_lens.contrast import load_questions
+
+        return list(load_questions(file))
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def tokens(
+    model: options.Model,
+    prompt: Annotated[str | None, typer.Argument(help="A question; without it, an item of --data.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Its answer, such as '(A)'; vectors are read there.")] = None,
+    data: Annotated[str | None, typer.Option(help="A bundled behaviour or a file; shows one of its items.")] = None,
+    part: options.Part = "generate",
+    item: Annotated[int, typer.Option(min=0, help="Which item of --data.")] = 0,
+    read: options.Read = "answer_letter",
+    prompt_format: options.Format = None,
+    system: options.System = None,
+    other_answers: options.OtherAnswers = "keep",
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show, token by token, what is read and what is steered.
+
+    For example:
+
+        caa-lens tokens organism-chat --data sycophancy --item 3
+
+        caa-lens tokens organism-chat "Is it so? (A) Yes (B) No" --answer "(A)" --system "Be brief."
+    """
+    from caa_lens.contrast import ContrastPair, load_contrast_pairs
+
+    if (prompt is None) == (data is None):
+        raise ValueError("give either a prompt or --data, from which --item is shown")
+    asked: Any = {"part": part, "other_answers": other_answers}
+    subject: str | ContrastPair = prompt or ""
+    if prompt is not None and answer is not None:
+        subject = ContrastPair(prompt, answer, "")
+    elif data is not None:
+        pairs = load_contrast_pairs(data, **asked)
+        if item >= len(pairs):
+            raise ValueError(f"item {item} is not in {data}: it has the items 0-{len(pairs) - 1}")
+        subject = pairs[item]
+    loaded = options.open_model(model, dtype, device)
+    from caa_lens.prompts import describe_tokens
+
+    form: Any = {"prompt_format": prompt_format, "system": system}
+    rows = describe_tokens(loaded, subject, read=options.parse_read(read), **form)
+    if as_json:
+        names = ("index", "id", "token", "roles", "read", "steered")
+        show_json([{name: getattr(row, name) for name in names} for row in rows])
+        return
+    styles = {(True, True): "bold white on red", (True, False): "bold black on green", (False, True): "black on yellow"}
+    shown = [
+        [
+            str(row.index),
+            str(row.id),
+            Text(repr(row.token)[1:-1] or " ", style=styles.get((row.read, row.steered), "")),
+            "read" if row.read else "",
+            "steered" if row.steered else "",
+            ", ".join(row.roles),
+        ]
+        for row in rows
+    ]
+    show_table(["index", "id", "token", "read", "steered", "roles"], shown, numbers=("index", "id"))

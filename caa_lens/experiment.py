@@ -1,0 +1,319 @@
+"""A whole study as one folder: vectors, sweeps, analyses, figures and a page to read.
+
+The stages follow the CAA paper (arXiv 2312.06681), with one rule added: the layer is chosen on dev items and reported
+on test items, beside norm-matched random vectors. Each stage writes its files whole and is skipped when they are there,
+so a study that was killed goes on where it stopped, and running it twice computes nothing twice.
+
+>>> from caa_lens.settings import StudySettings
+>>> StudySettings(name="mine", behaviors=("sycophancy",)).shown
+(-1.0, 0.0, 1.0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from caa_lens import analysis, run_folder
+from caa_lens.adapters import HookedModel, adapt
+from caa_lens.evaluation.choices import choose_layer, summarize
+from caa_lens.extraction import extract_vectors
+from caa_lens.findings import findings
+from caa_lens.models import load_model, model_info
+from caa_lens.prompts import PromptFormat
+from caa_lens.settings import StudySettings
+from caa_lens.steering import generate
+from caa_lens.study_data import BehaviorData, describe, load_study_data
+from caa_lens.sweeps import sweep
+from caa_lens.vectors import SteeringVectors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DESCRIBED = 38
+"""Width of a progress bar's description: a stage and a behaviour."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """What `run_study` found, as it lies in the folder.
+
+    Attributes:
+        folder: The run folder; ``index.html`` in it shows everything.
+        settings: What was run.
+        vectors: Of the steered model, by behaviour.
+        base_vectors: Of the base model; empty without one.
+        layers: Behaviour to the layer chosen on the dev items.
+        common_layer: The layer with the largest mean swing over behaviours, at which they are compared.
+        tables: The files' frames by name: ``data``, ``dev_summary``, ``summary`` (test), ``findings``, ``cosines``,
+            ``cosines_by_layer``, ``cross_layer``, ``norms``, and with a base model ``base_versus_chat``.
+        samples: Open-ended answers: ``behavior, layer, question, multiplier, text``.
+    """
+
+    folder: Path
+    settings: StudySettings
+    vectors: dict[str, SteeringVectors]
+    base_vectors: dict[str, SteeringVectors]
+    layers: dict[str, int]
+    common_layer: int
+    tables: dict[str, pd.DataFrame]
+    samples: list[dict[str, Any]]
+
+
+def run_study(settings: StudySettings, folder: str | Path | None = None, *, progress: bool = True) -> StudyResult:
+    """Run a study, or what is left of it.
+
+    Args:
+        settings: What to run.
+        folder: Where; None is ``runs/<name>-<hash of the settings>`` in the working directory.
+        progress: Show a bar for each stage.
+
+    Raises:
+        FileNotFoundError: A model or a dataset is not there.
+        ValueError: The folder holds something else, or the settings do not fit the data or the model. Where this can be
+            seen without running the model, nothing has been written yet.
+    """
+    path = Path(folder) if folder is not None else Path("runs") / f"{settings.name}-{settings.hash}"
+    data = load_study_data(settings)
+    run_folder.open_run(path, settings.to_json())
+    run_folder.note_versions(path)
+    for name, items in data.items():
+        run_folder.remember(path, f"the data of {name}", items.hash)
+    run = _Run(settings, path, data, progress)
+    base_vectors: dict[str, SteeringVectors] = {}
+    if settings.base_model is not None:
+        base = cache(lambda: _open(run, str(settings.base_model)))
+        base_vectors = _vectors(run, base, "vectors-base", "base vectors", settings.base_prompt_format)
+    model = cache(lambda: _open(run, settings.model, base_vectors))
+    vectors = _vectors(run, model, "vectors", "vectors", settings.prompt_format)
+    tables = {"data": run_folder.table(path / "data.csv", lambda: describe(data))}
+    dev_summary = _dev(run, model, vectors)
+    layers, common = _choose(run, dev_summary)
+    summary = _test(run, model, vectors, layers)
+    tables |= {"dev_summary": dev_summary, "summary": summary, "findings": findings(summary, settings.shown)}
+    samples = _samples(run, model, vectors, layers)
+    tables |= _analyses(run, vectors, base_vectors, common)
+    result = StudyResult(path, settings, vectors, base_vectors, layers, common, tables, samples)
+    from caa_lens.study_report import write_report
+
+    page = path / "index.html"
+    if not page.is_file():
+        for _ in _stage(run, "figures and page", [""], page):
+            write_report(result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What every stage needs to know."""
+
+    settings: StudySettings
+    path: Path
+    data: Mapping[str, BehaviorData]
+    progress: bool
+
+    @property
+    def sweep_options(self) -> dict[str, Any]:
+        names = ("multipliers", "seed", "prompt_format", "system", "batch_size")
+        return {name: getattr(self.settings, name) for name in names}
+
+
+def _stage(run: _Run, name: str, parts: Iterable[str], *files: Path) -> Iterator[str]:
+    """Go through a stage's parts with a progress bar, and note its seconds; neither where its files are there."""
+    names, done = list(parts), bool(files) and all(file.is_file() for file in files)
+    look = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]"
+    hidden = done or not run.progress
+    with run_folder.timed(run.path, name, done):
+        with tqdm(total=len(names), desc=name.ljust(DESCRIBED), disable=hidden, bar_format=look) as bar:
+            for part in names:
+                bar.set_description_str(f"{name} {part}"[:DESCRIBED].ljust(DESCRIBED))
+                yield part
+                bar.update()
+            bar.set_description_str(name.ljust(DESCRIBED))
+
+
+def open_model(name: str, *, dtype: str, device: str | None) -> HookedModel:
+    """`load_model`, with torch's complaint about a device that is not there as one readable line."""
+    try:
+        return load_model(name, dtype=dtype, device=device)
+    except RuntimeError as error:
+        raise ValueError(f"cannot load {name!r} on device {device!r}: {str(error).splitlines()[0]}") from error
+
+
+def _open(run: _Run, name: str, base_vectors: Mapping[str, SteeringVectors] | None = None) -> HookedModel:
+    """Load a model, and check that it is the one that the folder was begun with."""
+    settings = run.settings
+    [model] = [
+        open_model(name, dtype=settings.dtype, device=settings.device)
+        for _ in _stage(run, f"loading {Path(name).name}", [""])
+    ]
+    run_folder.remember(run.path, f"the model {name}", model_info(model).fingerprint)
+    width = adapt(model).d_model
+    for vectors in (base_vectors or {}).values():
+        if vectors.d_model != width:
+            raise ValueError(
+                f"base_model {settings.base_model!r} has d_model {vectors.d_model} and model {name!r} has {width}: "
+                "their vectors cannot be compared; give another base_model, or None"
+            )
+    return model
+
+
+def _vectors(
+    run: _Run, model: Any, folder: str, stage: str, prompt_format: PromptFormat | None
+) -> dict[str, SteeringVectors]:
+    settings = run.settings
+    files = {name: run.path / folder / f"{name}.safetensors" for name in run.data}
+    if not all(file.is_file() for file in files.values()):
+        model()
+    for name in _stage(run, stage, files, *files.values()):
+        if files[name].is_file():
+            continue
+        extracted = extract_vectors(
+            model(),
+            run.data[name].train,
+            layers=settings.layers,
+            read=settings.read,
+            prompt_format=prompt_format,
+            system=settings.system,
+            batch_size=settings.batch_size,
+        )
+        replace(extracted, name=name).save(files[name])
+    return {name: SteeringVectors.load(file) for name, file in files.items()}
+
+
+def _dev(run: _Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
+    """Sweep all layers and multipliers on the dev items."""
+    import pandas as pd
+
+    file = run.path / "dev.parquet"
+
+    def measure() -> pd.DataFrame:
+        model()
+        frames = [
+            sweep(model(), {name: vectors[name]}, {name: run.data[name].dev}, **run.sweep_options)
+            for name in _stage(run, "dev sweep", vectors, file)
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    run_folder.table(file, measure)
+    seed = run.settings.seed
+    return run_folder.table(run.path / "dev_summary.csv", lambda: summarize(pd.read_parquet(file), seed=seed))
+
+
+def _choose(run: _Run, dev_summary: pd.DataFrame) -> tuple[dict[str, int], int]:
+    """The layer of each behaviour, and one for all: the largest swing of the balanced effect on the dev items."""
+
+    def choose() -> dict[str, Any]:
+        pooled = dev_summary.groupby(["layer", "multiplier"], as_index=False)["effect_balanced"].mean()
+        common = choose_layer(pooled.assign(behavior="all"))["all"]
+        return {"chosen_on": "dev", "behaviors": choose_layer(dev_summary), "common": common}
+
+    chosen = run_folder.document(run.path / "layers.json", choose)
+    return dict(chosen["behaviors"]), int(chosen["common"])
+
+
+def _test(run: _Run, model: Any, vectors: Mapping[str, SteeringVectors], layers: Mapping[str, int]) -> pd.DataFrame:
+    """Measure the chosen layer on the test items, beside random vectors."""
+    import pandas as pd
+
+    file = run.path / "test.parquet"
+
+    def measure_one(name: str) -> pd.DataFrame:
+        return sweep(
+            model(),
+            {name: vectors[name]},
+            {name: run.data[name].test},
+            layers=[layers[name]],
+            n_random=run.settings.n_random,
+            **run.sweep_options,
+        )
+
+    def measure() -> pd.DataFrame:
+        model()
+        return pd.concat([measure_one(name) for name in _stage(run, "test sweep", vectors, file)], ignore_index=True)
+
+    run_folder.table(file, measure)
+    seed = run.settings.seed
+    return run_folder.table(run.path / "summary.csv", lambda: summarize(pd.read_parquet(file), seed=seed))
+
+
+def _samples(
+    run: _Run, model: Any, vectors: Mapping[str, SteeringVectors], layers: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Answers to open-ended questions at the multipliers shown."""
+    import pandas as pd
+
+    settings, file = run.settings, run.path / "samples.json"
+
+    def answer(name: str, multiplier: float) -> list[dict[str, Any]]:
+        questions = run.data[name].questions
+        texts = generate(
+            model(),
+            questions,
+            steer=vectors[name][layers[name]] * multiplier if multiplier else None,
+            max_new_tokens=settings.max_new_tokens,
+            prompt_format=settings.prompt_format,
+            system=settings.system,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+        )
+        known = {"behavior": name, "layer": layers[name]}
+        return [
+            {**known, "question": question, "multiplier": multiplier, "text": text}
+            for question, text in zip(questions, texts, strict=True)
+        ]
+
+    def answer_all() -> list[dict[str, Any]]:
+        model()
+        names = _stage(run, "steered answers", vectors, file)
+        return [row for name in names for multiplier in settings.shown for row in answer(name, multiplier)]
+
+    samples = run_folder.document(file, answer_all)
+    columns = ["behavior", "layer", "question", "multiplier", "text"]
+    run_folder.table(run.path / "samples.csv", lambda: pd.DataFrame(samples, columns=columns))
+    return samples
+
+
+def _analyses(
+    run: _Run, vectors: Mapping[str, SteeringVectors], base: Mapping[str, SteeringVectors], common: int
+) -> dict[str, pd.DataFrame]:
+    """Cosines between behaviours, between layers and between models, and norms; nothing here runs a model."""
+    import pandas as pd
+
+    def compare(name: str) -> pd.DataFrame:
+        frame = analysis.compare(vectors[name], base[name])
+        frame.insert(0, "behavior", name)
+        return frame.rename(columns={"norm_a": "norm_chat", "norm_b": "norm_base"})
+
+    def layers_of(name: str) -> pd.DataFrame:
+        square = analysis.cross_layer(vectors[name]).rename_axis(index="layer_a").reset_index()
+        frame = square.melt(id_vars="layer_a", var_name="layer_b", value_name="cosine")
+        frame.insert(0, "behavior", name)
+        return frame
+
+    def norms() -> pd.DataFrame:
+        models = {Path(run.settings.model).name: vectors}
+        if base:
+            other = Path(str(run.settings.base_model)).name
+            models[other if other not in models else f"{other} (base)"] = base
+        frames = [analysis.norms(each).assign(model=name) for name, each in models.items()]
+        return pd.concat(frames, ignore_index=True)[["model", "behavior", "layer", "norm"]]
+
+    def matrix() -> pd.DataFrame:
+        return analysis.cosine_matrix(vectors, common).rename_axis("behavior").reset_index()
+
+    make: dict[str, Any] = {
+        "cosines": matrix,
+        "cosines_by_layer": lambda: analysis.behavior_cosines(vectors),
+        "cross_layer": lambda: pd.concat([layers_of(name) for name in vectors], ignore_index=True),
+        "norms": norms,
+    }
+    if base:
+        make["base_versus_chat"] = lambda: pd.concat([compare(name) for name in vectors], ignore_index=True)
+    tables = {name: run_folder.table(run.path / f"{name}.csv", function) for name, function in make.items()}
+    return tables | {"cosines": tables["cosines"].set_index("behavior")}
