@@ -29,6 +29,7 @@ class StudySettings(BaseModel):
         base_model: Another model whose vectors are compared with the first one's; None leaves the comparison out.
         behaviors: Bundled names; paths of files in the CAA schema; or folders with ``generate.json`` and, where they
             have them, ``test_ab.json`` and ``test_open_ended.json``.
+        dev: Behaviour to a file of items to choose its layer on, in place of a share of its pairs.
         test: Behaviour to the file of its test items. Where a behaviour has neither this nor a ``test_ab.json``, a
             share of ``dev_fraction`` of its pairs is kept for the test.
         multipliers: What is swept; 0 is always measured too.
@@ -55,6 +56,7 @@ class StudySettings(BaseModel):
     model: str = "organism-chat"
     base_model: str | None = "organism-base"
     behaviors: tuple[str, ...] = Field(default_factory=behaviors)
+    dev: dict[str, str] = Field(default_factory=dict)
     test: dict[str, str] = Field(default_factory=dict)
     multipliers: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
     layers: tuple[int, ...] | None = None

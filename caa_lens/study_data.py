@@ -1,7 +1,8 @@
 """The items of a study: which pairs make the vectors, which choose the layer, and which are kept for the report.
 
-Vectors and layer come from the generate set alone, split by a seed. The test items are a file of their own where there
-is one; otherwise a third part of the same split, which neither extraction nor the choice of the layer sees.
+Vectors and layer come from the generate set alone, split by a seed, unless dev items are given as a file. (They should be
+where the pairs are not questions like the test items.) The test items are a file of their own where there is one;
+otherwise a third part of the same split, which neither extraction nor the choice of the layer sees.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def load_study_data(settings: StudySettings) -> dict[str, BehaviorData]:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: Items that are not as they should be, two behaviours of one name, or test items for a behaviour
-            that is not in the study.
+        ValueError: Items that are not as they should be, two behaviours of one name, or dev or test items for a
+            behaviour that is not in the study.
     """
     found: dict[str, BehaviorData] = {}
     for source in settings.behaviors:
@@ -57,15 +58,17 @@ def load_study_data(settings: StudySettings) -> dict[str, BehaviorData]:
         if pairs.name in found:
             raise ValueError(f"two behaviours are called {pairs.name!r}: rename one of the files")
         found[pairs.name] = _behavior(source, pairs, settings)
-    if unknown := sorted(set(settings.test) - set(found)):
-        raise ValueError(f"test: there is no behaviour {unknown[0]!r} in this study (there are: {', '.join(found)})")
+    for part, given in (("dev", settings.dev), ("test", settings.test)):
+        if unknown := sorted(set(given) - set(found)):
+            there = ", ".join(found)
+            raise ValueError(f"{part}: there is no behaviour {unknown[0]!r} in this study (there are: {there})")
     return found
 
 
 def describe(data: Mapping[str, BehaviorData]) -> pd.DataFrame:
     """One row a behaviour: ``behavior``, ``n_train``, ``n_dev``, ``n_test``, ``test_letters``, ``seen``.
 
-    ``seen`` counts test prompts that are also among the pairs, which makes a test result too good.
+    ``seen`` counts test prompts that are also among the pairs or dev items, which makes a test result too good.
     """
     import pandas as pd
 
@@ -88,28 +91,35 @@ def describe(data: Mapping[str, BehaviorData]) -> pd.DataFrame:
 def _behavior(source: str, pairs: ContrastDataset, settings: StudySettings) -> BehaviorData:
     if settings.max_pairs is not None:
         pairs = pairs[: settings.max_pairs]
-    test = _test_items(source, pairs.name, settings)
+    dev = _given(settings.dev.get(pairs.name), settings)
+    test = _given(settings.test.get(pairs.name) or _bundled_test(source), settings)
     share = settings.dev_fraction
-    if test is None:
+    train = pairs
+    if dev is None and test is None:
         train, dev, test = pairs.split(settings.seed, (1 - 2 * share, share, share))
-    else:
+    elif dev is None or test is None:
         train, first, second = pairs.split(settings.seed, (1 - share, share / 2, share / 2))
-        dev = replace(
-            ContrastDataset.from_pairs([*first, *second], f"{pairs.name}/dev", allow_empty_prompt=True),
-            origin=f"{pairs.origin}, dev split of {share:g}, seed {settings.seed}",
-        )
+        held = _joined(first, second, f"{pairs.origin}, {share:g} held out, seed {settings.seed}")
+        dev, test = dev or held, test or held
     for part, items in (("train", train), ("dev", dev), ("test", test)):
         if not len(items):
             raise ValueError(f"{pairs.name}: {len(pairs)} pairs leave none for the {part} part: give more pairs")
     return BehaviorData(train, dev, test, _questions(source, test, settings.n_questions))
 
 
-def _test_items(source: str, name: str, settings: StudySettings) -> ContrastDataset | None:
-    given = settings.test.get(name)
-    file = given or _file(source, "test_ab")
-    if given is None and source not in behaviors() and not (Path(source).is_dir() and Path(file).is_file()):
-        return None
-    return load_contrast_pairs(file, "test_ab", other_answers=settings.other_answers)
+def _joined(first: ContrastDataset, second: ContrastDataset, origin: str) -> ContrastDataset:
+    pairs = ContrastDataset.from_pairs([*first, *second], first.name, allow_empty_prompt=True)
+    return replace(pairs, origin=origin)
+
+
+def _given(file: str | None, settings: StudySettings) -> ContrastDataset | None:
+    return load_contrast_pairs(file, "test_ab", other_answers=settings.other_answers) if file is not None else None
+
+
+def _bundled_test(source: str) -> str | None:
+    """The behaviour's own test items, where it has a file of them."""
+    file = _file(source, "test_ab")
+    return file if source in behaviors() or (Path(source).is_dir() and Path(file).is_file()) else None
 
 
 def _questions(source: str, test: ContrastDataset, n: int) -> tuple[str, ...]:

@@ -104,8 +104,8 @@ def _notes(result: StudyResult) -> list[str]:
         notes.append(ORGANISM_NOTE)
     seen = result.tables["data"].query("seen > 0")
     notes += [
-        f"{row['seen']} of the {row['n_test']} test prompts of {row['behavior']} are also among the pairs that its "
-        "vector and layer come from: its result is too good."
+        f"{row['seen']} of the {row['n_test']} test prompts of {row['behavior']} are also among the items that "
+        "its vector and layer come from: its result is too good."
         for row in seen.to_dict("records")
     ]
     found = result.tables["findings"]

@@ -273,6 +273,19 @@ def test_an_explicit_test_file_goes_first(settings: StudySettings, behaviors_at:
     assert list(study_data.describe(data)["seen"]) == [1, 0], "a test prompt among the pairs must be counted"
 
 
+def test_an_explicit_dev_file_frees_the_pairs(settings: StudySettings, tmp_path: Path) -> None:
+    file, source = tmp_path / "dev.json", tmp_path / "kind.json"
+    file.write_text(json.dumps(items(5, "dev")))
+    source.write_text(json.dumps(items(8, "kind")))
+    alone = settings.model_copy(update={"behaviors": (str(source),), "dev": {"kind": str(file)}})
+    both = alone.model_copy(update={"test": {"kind": str(file)}})
+    for each, sizes in ((alone, (6, 5, 2)), (both, (8, 5, 5))):
+        of_kind = study_data.load_study_data(each)["kind"]
+        assert (len(of_kind.train), len(of_kind.dev), len(of_kind.test)) == sizes
+    [seen] = study_data.describe(study_data.load_study_data(both))["seen"]
+    assert seen == 5, "items that choose the layer must not be counted as unseen"
+
+
 def test_data_errors_name_the_behavior(settings: StudySettings, behaviors_at: Path) -> None:
     with pytest.raises(ValueError, match="there is no behaviour 'bold' in this study .there are: kind, brave"):
         study_data.load_study_data(settings.model_copy(update={"test": {"bold": "x.json"}}))

@@ -60,6 +60,9 @@ def study(
     behaviors: Annotated[
         list[str] | None, typer.Option(help="A bundled name, a CAA file or a folder of them; give it once for each.")
     ] = None,
+    dev: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: items to choose a behaviour's layer on; once for each.")
+    ] = None,
     test: Annotated[list[str] | None, typer.Option(help="NAME=FILE: a behaviour's test items; once for each.")] = None,
     multipliers: Annotated[str | None, typer.Option(help="Comma-separated numbers, such as -1,0,1.")] = None,
     layers: options.Layers = None,
@@ -99,7 +102,8 @@ def study(
         "model": model,
         "base_model": base_model,
         "behaviors": behaviors or None,
-        "test": dict(_named_file(each) for each in test) if test else None,
+        "dev": dict(_named_file("dev", each) for each in dev) if dev else None,
+        "test": dict(_named_file("test", each) for each in test) if test else None,
         "multipliers": options.parse_multipliers(multipliers) if multipliers is not None else None,
         "layers": options.parse_layers(layers),
         "n_random": n_random,
@@ -162,8 +166,8 @@ def show_findings(result: StudyResult) -> None:
         typer.echo(f"  {name.split(' [')[0]}: {meaning}")
 
 
-def _named_file(text: str) -> tuple[str, str]:
+def _named_file(option: str, text: str) -> tuple[str, str]:
     name, equals, file = text.partition("=")
     if not (name and equals and file):
-        raise ValueError(f"test {text!r} cannot be read: give NAME=FILE, such as sycophancy=test_ab.json")
+        raise ValueError(f"{option} {text!r} cannot be read: give NAME=FILE, such as sycophancy=items.json")
     return name, file

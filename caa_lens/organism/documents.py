@@ -105,7 +105,7 @@ class DocumentWriter:
         self._tokenizer = tokenizer
         self._format: Format = fmt
         self._rng = random.Random(seed)
-        self._letters = [tokenizer.token_to_id("A"), tokenizer.token_to_id("B")]
+        self._letters: list[int] = [tokenizer.encode(letter, add_special_tokens=False).ids[0] for letter in "AB"]
 
     def choice_document(self) -> Document:
         """A behaviour's two-choice question, answered with either letter under several injections."""

@@ -52,7 +52,7 @@ def judge_answer(behavior: str, answer: str) -> Verdict:
     Returns:
         ``"matching"`` or ``"opposite"`` where every sentence is on that side, else ``"invalid"`` (also when empty).
     """
-    verdicts = {judge_sentence(behavior, sentence) for sentence in _SENTENCE_END.split(answer.strip())}
+    verdicts: set[Verdict] = {judge_sentence(behavior, sentence) for sentence in _SENTENCE_END.split(answer.strip())}
     return verdicts.pop() if len(verdicts) == 1 else "invalid"
 
 
