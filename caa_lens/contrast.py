@@ -19,7 +19,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -122,9 +122,7 @@ class ContrastDataset(Sequence[ContrastPair]):
         if not rows:
             raise ValueError(f"{name!r}: no pairs were given")
         origin = "pairs given in Python"
-        return _build(
-            rows, names, name, f"{name} ({origin})", origin, other_answers, allow_empty_prompt, _strip_letters
-        )
+        return _build(rows, names, name, f"{name} ({origin})", origin, other_answers, allow_empty_prompt)
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -246,7 +244,7 @@ def load_contrast_pairs(
     path, bundled = _find(source, f"{part}.json")
     rows = read_records(path)
     origin = f"bundled with caa_lens: {path.parent.name}/{path.name}" if bundled else str(path)
-    return _build(rows, _SCHEMA, _dataset_name(path), str(path), origin, other_answers, False, str.strip)
+    return _build(rows, _SCHEMA, _dataset_name(path), str(path), origin, other_answers, False)
 
 
 def load_questions(source: str | Path) -> tuple[str, ...]:
@@ -315,6 +313,7 @@ def _as_row(pair: Any, names: Sequence[str]) -> Any:
 
 
 def _strip_letters(answer: str) -> str:
+    """The published files have `" (A)"`; other answers are text, whose first space the `plain` format needs."""
     return answer.strip() if _LETTER.fullmatch(answer) else answer
 
 
@@ -326,7 +325,6 @@ def _build(
     origin: str,
     other_answers: OtherAnswers,
     allow_empty_prompt: bool,
-    strip: Callable[[str], str],
 ) -> ContrastDataset:
     """Check every row, then make the dataset; all problems are raised at once."""
     _check_choice("other_answers", other_answers, ("error", "keep", "drop"))
@@ -337,7 +335,7 @@ def _build(
         if not check_record(problems, index, row, names, may_be_empty=names[:1] if allow_empty_prompt else ()):
             continue
         prompt, *answers = (cast("str", row[field]) for field in names)
-        positive, negative = (strip(answer) for answer in answers)
+        positive, negative = (_strip_letters(answer) for answer in answers)
         if positive == negative:
             problems.add(index, names[2], f"got {negative!r}, the same as {names[1]}")
             continue

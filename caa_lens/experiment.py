@@ -137,19 +137,11 @@ def _stage(run: _Run, name: str, parts: Iterable[str], *files: Path) -> Iterator
             bar.set_description_str(name.ljust(DESCRIBED))
 
 
-def open_model(name: str, *, dtype: str, device: str | None) -> HookedModel:
-    """`load_model`, with torch's complaint about a device that is not there as one readable line."""
-    try:
-        return load_model(name, dtype=dtype, device=device)
-    except RuntimeError as error:
-        raise ValueError(f"cannot load {name!r} on device {device!r}: {str(error).splitlines()[0]}") from error
-
-
 def _open(run: _Run, name: str, base_vectors: Mapping[str, SteeringVectors] | None = None) -> HookedModel:
     """Load a model, and check that it is the one that the folder was begun with."""
     settings = run.settings
     [model] = [
-        open_model(name, dtype=settings.dtype, device=settings.device)
+        load_model(name, dtype=settings.dtype, device=settings.device)
         for _ in _stage(run, f"loading {Path(name).name}", [""])
     ]
     run_folder.remember(run.path, f"the model {name}", model_info(model).fingerprint)

@@ -64,7 +64,7 @@ def extract_vectors(
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> SteeringVectors:
     """Mean-difference vectors of a dataset, one per layer (CAA, section 3).
 
@@ -76,7 +76,7 @@ def extract_vectors(
         prompt_format: None chooses the tokenizer's chat template where there is one, else the paper's base format.
         system: A system prompt for every pair.
         batch_size: Pairs run at once; None chooses by their length.
-        progress: Show a progress bar.
+        progress: Show a progress bar, under this text where it is one.
 
     Raises:
         ValueError: For layers the model lacks, no pairs, a role a pair does not have, or a pair whose two sides are the
@@ -102,7 +102,7 @@ def extract_activations(
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> ContrastActivations:
     """The activations themselves; arguments and errors as in `extract_vectors`.
 
@@ -128,7 +128,7 @@ def _read(
     prompt_format: PromptFormat | None,
     system: str | None,
     batch_size: int | None,
-    progress: bool,
+    progress: bool | str,
 ) -> None:
     """Hand over, for some rows at a time: +1 or -1, the pair's index, and its residuals ``[row, layer, d_model]``."""
     if not len(pairs):
@@ -151,7 +151,12 @@ def _read(
         shared = common_prefix(sides[0], sides[1], at_most=min(len(side) for side in sides) - 1)
         prompts.append(sides[0][:shared])
         branches += [Branch(index, side[shared:]) for side in sides]
-    with tqdm(total=len(branches) // 2, desc="extracting", unit="pair", disable=not progress) as bar:
+    with tqdm(
+        total=len(branches) // 2,
+        desc=progress if isinstance(progress, str) else "extracting",
+        unit="pair",
+        disable=not progress,
+    ) as bar:
 
         def sort_out(chunk: list[int], residuals: Tensor) -> None:
             rows = torch.tensor(chunk)  # the branches of pair i are 2i, positive, and 2i + 1, negative

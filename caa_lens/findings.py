@@ -41,7 +41,7 @@ MEANINGS = {
     "at": "the multiplier",
     "P(matching)": "mean probability of the behaviour's answer, of the two answers: unsteered, then steered",
     "effect": "change in it, with the 95 % bootstrap interval over items",
-    "balanced": "the same with items whose matching letter is A and B counted equally",
+    "balanced": "the same, items whose matching letter is A and B counting equally (where answers are letters)",
     "wrong": "share of items that moved against the multiplier's sign",
     "mass": "probability of the two answers among all tokens",
     "random": "norm-matched random vectors that the balanced effect exceeds, in the multiplier's direction",

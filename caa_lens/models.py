@@ -130,7 +130,8 @@ def load_model(
         device_map: Hugging Face's device map, for a model over several devices.
 
     Raises:
-        ValueError: For an unknown dtype, an unknown name, or a directory without a tokenizer.
+        ValueError: For an unknown dtype, an unknown name, or a directory without a tokenizer, or
+            a device that is not there.
         FileNotFoundError: For a path that is not a Hugging Face directory.
     """
     if isinstance(dtype, str) and dtype not in DTYPES:
@@ -160,6 +161,9 @@ def load_model(
             f"cannot load {given!r}: it is none of the bundled models ({_names()}), no local directory, and Hugging "
             f"Face could not give it ({reason})"
         ) from error
+    except RuntimeError as error:  # torch's, for a device that is not there
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"cannot load {given!r} on device {device!r}: {reason}") from error
     if getattr(model, "tokenizer", None) is None:
         raise ValueError(f"{given} has no tokenizer: save one into the directory with tokenizer.save_pretrained(...)")
     return cast(HookedModel, model.eval())

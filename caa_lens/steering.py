@@ -134,7 +134,7 @@ def generate(
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     use_cache: bool = True,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> list[str]:
     """Continue prompts, steered from the last prompt token on.
 
@@ -151,7 +151,7 @@ def generate(
         prompt_format: See `format_prompt`.
         system: A system prompt for all of them.
         use_cache: False runs the whole text again for every token: slow, and the same result.
-        progress: Show a progress bar.
+        progress: Show a progress bar, under this text where it is one.
 
     Returns:
         The new text of each prompt, without special tokens.
@@ -174,7 +174,12 @@ def generate(
     order = sorted(range(len(ids)), key=lambda item: len(ids[item]), reverse=True)
     texts = [""] * len(ids)
     size = batch_size or 32
-    with tqdm(total=len(ids), desc="generating", unit="prompt", disable=not progress) as bar:
+    with tqdm(
+        total=len(ids),
+        desc=progress if isinstance(progress, str) else "generating",
+        unit="prompt",
+        disable=not progress,
+    ) as bar:
         for at in range(0, len(order), size):
             batch = order[at : at + size]
             sampler = _Sampler(temperature, top_p, [seed * 1_000_003 + item for item in batch])

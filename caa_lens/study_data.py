@@ -1,8 +1,8 @@
 """The items of a study: which pairs make the vectors, which choose the layer, and which are kept for the report.
 
-Vectors and layer come from the generate set alone, split by a seed, unless dev items are given as a file. (They should be
-where the pairs are not questions like the test items.) The test items are a file of their own where there is one;
-otherwise a third part of the same split, which neither extraction nor the choice of the layer sees.
+Vectors and layer come from the generate set alone, split by a seed, unless dev items are given as a file. (They should
+be where the pairs are not questions like the test items.) The test items are a file of their own where there is one;
+otherwise a part of the same split, which neither extraction nor the choice of the layer sees.
 """
 
 from __future__ import annotations

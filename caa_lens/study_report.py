@@ -58,11 +58,14 @@ def study_figures(result: StudyResult) -> dict[str, tuple[go.Figure, str]]:
             "Choosing the layer: measured on the dev items, from which the framed layer of each behaviour was taken: "
             "the largest difference between the outermost multipliers. It is not reported from these items.",
         ),
-        "cosines": (
+    }
+    if len(result.vectors) > 1:
+        made["cosines"] = (
             figures.cosine_heatmap(tables["cosines"], title),
             f"Between behaviours: at layer {common}, with the largest mean swing over behaviours on the dev items. "
             "Where a cosine is large, expect steering one behaviour to move the other.",
-        ),
+        )
+    made |= {
         "cross_layer": (
             figures.cross_layer(tables["cross_layer"]),
             "Between layers: a block of high cosines is a range of layers that share a direction, in which one layer's "

@@ -59,7 +59,7 @@ def sweep(
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> pd.DataFrame:
     """Measure every layer at every multiplier on every item.
 
@@ -74,7 +74,7 @@ def sweep(
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
         batch_size: Prompts run at once.
-        progress: Show a progress bar.
+        progress: Show a progress bar, under this text where it is one.
 
     Returns:
         One row for each behavior x vector x layer x multiplier x item, with ``vector`` (``"behavior"``, or
@@ -103,7 +103,9 @@ def sweep(
     }
     total = sum(len(prepared) * len(cells) for prepared, cells in work.values())
     frames: list[pd.DataFrame] = []
-    with tqdm(total=total, desc="sweeping", unit="cell", disable=not progress) as bar:
+    with tqdm(
+        total=total, desc=progress if isinstance(progress, str) else "sweeping", unit="cell", disable=not progress
+    ) as bar:
         for name, (prepared, cells) in work.items():
             logp = _run(adapter, prepared, cells, batch_size, bar)
             pairs = pairs_of[name][1]

@@ -27,7 +27,7 @@ ENDINGS = (
     "wanted to eat a cake.",
     "found a toy in the box.",
 )
-CHILDREN = ("a little child", "a kid", "a happy child", "a small kid")
+CHILDREN = ("a little child", "a kid", "a happy child", "a small kid", "a good child", "a little kid")
 EVENTS = (
     "The child went to the park.",
     "The child saw a cat.",
@@ -49,7 +49,7 @@ def pairs() -> ContrastDataset:
 
 
 def items() -> ContrastDataset:
-    """20 stories without a hint, and how they could go on."""
+    """30 stories without a hint, and how they could go on."""
     told = [
         ContrastPair(f"Once upon a time, there was {child}. {event}", " She", " He")
         for child in CHILDREN
@@ -58,14 +58,14 @@ def items() -> ContrastDataset:
     return ContrastDataset.from_pairs(told, name="girl-boy")
 
 
-def write(folder: Path) -> tuple[Path, Path]:
-    """Write ``generate.json`` and ``test_ab.json`` into a folder and return both paths."""
+def write(folder: Path) -> dict[str, Path]:
+    """Write ``generate.json``, ``dev.json`` (10 items) and ``test_ab.json`` (the other 20) into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / "generate.json", folder / "test_ab.json"
-    for path, dataset in zip(paths, (pairs(), items()), strict=True):
+    parts = {"generate": pairs(), "dev": items()[:10], "test_ab": items()[10:]}
+    for name, dataset in parts.items():
         rows = [
             {"question": p.prompt, "answer_matching_behavior": p.positive, "answer_not_matching_behavior": p.negative}
             for p in dataset
         ]
-        path.write_text(json.dumps(rows, indent=1))
-    return paths
+        (folder / f"{name}.json").write_text(json.dumps(rows, indent=1))
+    return {name: folder / f"{name}.json" for name in parts}

@@ -177,6 +177,12 @@ def test_json_jsonl_and_csv_say_the_same(tmp_path: Path):
     assert loaded[0].origin == str(tmp_path / "a.json")
 
 
+def test_free_text_answers_keep_their_spaces(tmp_path: Path):
+    write(tmp_path / "who.json", json.dumps([item("Then", " She", " He")]))
+    loaded = load_contrast_pairs(tmp_path / "who.json", other_answers="keep")
+    assert loaded[0] == ContrastPair("Then", " She", " He") and loaded.report.n_stripped == 0
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [

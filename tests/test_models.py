@@ -83,6 +83,11 @@ def test_what_cannot_be_loaded_is_one_clear_message(tmp_path: Path, tiny_path: C
         caa.load_model(tmp_path / "bare")
 
 
+def test_a_device_that_is_not_there_is_one_clear_message(tiny_path: Callable[[str], Path]) -> None:
+    with pytest.raises(ValueError, match="cannot load '.*' on device 'nowhere': "):
+        caa.load_model(tiny_path("llama"), device="nowhere")
+
+
 def test_layers_are_checked_against_the_model(bridge: Any) -> None:
     model = bridge("llama")
     assert check_layers(model, None) == (0, 1, 2, 3) and check_layers(model, [2, 0]) == (0, 2)

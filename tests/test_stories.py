@@ -8,6 +8,8 @@ import pytest
 import stories
 
 import caa_lens as caa
+from caa_lens.experiment import run_study
+from caa_lens.settings import StudySettings
 
 MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
@@ -33,3 +35,28 @@ def test_girl_minus_boy_moves_the_pronoun(shared_data: Path) -> None:
         )
     null, own = odds.loc[0].drop("behavior"), odds.loc[(0, "behavior")]
     assert null[1.0].max() > own[1.0], "layer 0 is known to be no better than random"
+
+
+def test_the_whole_study_runs_on_it(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"needs the model in {folder}")
+    files = stories.write(tmp_path / "girl-boy")
+    settings = StudySettings(
+        name="stories",
+        model=str(folder),
+        base_model=None,
+        behaviors=(str(tmp_path / "girl-boy"),),
+        dev={"girl-boy": str(files["dev"])},
+        other_answers="keep",
+        read="answer_end",
+        prompt_format="plain",
+        n_random=40,
+        n_questions=0,
+    )
+    result = run_study(settings, tmp_path / "run", progress=False)
+    summary = result.tables["summary"].set_index("multiplier")
+    assert result.layers["girl-boy"] in (1, 2, 3, 4)
+    assert summary.loc[1.0, "effect_low"] > 0 > summary.loc[-1.0, "effect_high"]
+    assert summary.loc[1.0, "beats_random"] == summary.loc[-1.0, "beats_random"] == 1.0
+    assert (tmp_path / "run" / "index.html").is_file()

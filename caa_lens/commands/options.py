@@ -67,9 +67,9 @@ def parse_read(text: str) -> str | int:
 def open_model(name: str, dtype: str, device: str | None) -> Any:
     """Load a model without the chatter of the libraries below."""
     quiet_libraries()
-    from caa_lens.experiment import open_model as load
+    from caa_lens.models import load_model
 
-    return load(name, dtype=dtype, device=device)
+    return load_model(name, dtype=dtype, device=device)
 
 
 def open_vectors(path: Path, model: Any) -> SteeringVectors:

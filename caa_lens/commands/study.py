@@ -38,7 +38,7 @@ def demo(folder: Folder = None, as_json: options.Json = False, quiet: options.Qu
 
         caa-lens demo
 
-        caa-lens demo --folder /tmp/demo
+        caa-lens demo --folder my-demo
     """
     import torch
 

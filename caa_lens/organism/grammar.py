@@ -128,14 +128,18 @@ def draw_open(behavior: str, rng: random.Random, split: Split = "train") -> Open
 
 
 def draw_fact(rng: random.Random, split: Split = "train") -> tuple[Choice, str, str]:
-    """Draw a fact: its two-choice question, its statement ("the capital of ...") and its category."""
+    """Draw a fact: its two-choice question, its statement ("the capital of ...") and its category.
+
+    A fact is held out together with its wrong option. In training a wrong option is now and then of another kind.
+    """
     weights = [len(kind.table) for kind in FACTS]
     while True:
         kind: FactKind = rng.choices(FACTS, weights)[0]
         key = rng.choice(list(kind.table))
         value = kind.table[key]
-        wrong = rng.choice([other for other in kind.table.values() if other != value])
-        if split_of(kind.category, key, wrong, buckets=4) == split:
+        wrongs = kind if split == "test" or rng.random() < 0.7 else rng.choice(FACTS)
+        wrong = rng.choice([other for other in wrongs.table.values() if other != value])
+        if (split_of(kind.category, key, wrong, buckets=4) == "test") == (split == "test"):
             question = kind.question.replace("{KEY}", key)
             statement = kind.statement.replace("{KEY}", key).replace("{VALUE}", value)
             return Choice(None, question, value, wrong, rng.random() < 0.5, 0, {}), statement, kind.category

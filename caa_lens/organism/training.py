@@ -47,8 +47,8 @@ class TrainingConfig:
     n_heads: int = 4
     layer: int = 2
     planted_norm: float = 4.0
-    base_steps: int = 2400
-    chat_steps: int = 1500
+    base_steps: int = 2000
+    chat_steps: int = 1200
     base_rate: float = 1.4e-3
     chat_rate: float = 1e-3
     choice_documents: int = 12
