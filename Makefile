@@ -4,7 +4,6 @@
 #   make test        lint, types, tests and doctests
 #   make test-tl3    the same tests with HookedTransformer too, under transformer-lens 3.9
 #   make notebooks   run every notebook
-#   make bench       the benchmarks
 #   make format      let ruff rewrite what it can
 #   make clean       remove the environments and all that tools left
 # Another interpreter: make test PYTHON=python3.12      Some of the tests: make pytest ARGS="tests/test_steering.py -x"

@@ -91,9 +91,9 @@ class Adapter:
         """Whether this model's prompts begin with a BOS token, by TransformerLens' table of architectures."""
         return bool(getattr(self.cfg, "default_prepend_bos", True))
 
-    def hook_name(self, layer: int, site: str = "resid_post") -> str:
-        """The hook point of one site in one block: ``blocks.{layer}.hook_{site}`` on both classes."""
-        return f"blocks.{layer}.hook_{site}"
+    def hook_name(self, layer: int) -> str:
+        """A block's output, under the same name on both classes."""
+        return f"blocks.{layer}.hook_resid_post"
 
     @property
     def stop_ids(self) -> set[int]:

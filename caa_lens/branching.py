@@ -113,6 +113,13 @@ def check_context(adapter: Adapter, lengths: Sequence[int]) -> None:
             )
 
 
+def check_batch_size(batch_size: int | None) -> int | None:
+    """Return it, or refuse one below 1 with a ValueError."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, or None to choose it by the prompts' length; got {batch_size}")
+    return batch_size
+
+
 Receive = Callable[[list[int], Tensor], object]
 """Called with the indices of some branches and their results, one row each; together every branch once."""
 
@@ -167,13 +174,17 @@ def _batches(
     adapter: Adapter, prompts: Sequence[TokenIds], branches: Sequence[Branch], batch_size: int | None
 ) -> Iterator[dict[int, list[int]]]:
     """Prompts of similar length together, each with the indices of its branches."""
-    check_context(adapter, [len(prompts[branch.prompt]) + len(branch.tokens) for branch in branches])
+    size_given = check_batch_size(batch_size)
+    lengths = [0] * len(prompts)
+    for branch in branches:
+        lengths[branch.prompt] = max(lengths[branch.prompt], len(prompts[branch.prompt]) + len(branch.tokens))
+    check_context(adapter, lengths)
     of_prompt: dict[int, list[int]] = {}
     for index, branch in enumerate(branches):
         of_prompt.setdefault(branch.prompt, []).append(index)
     order = sorted(of_prompt, key=lambda prompt: len(prompts[prompt]), reverse=True)
     while order:
-        size = batch_size or max(1, min(64, 8192 // max(1, len(prompts[order[0]]))))
+        size = size_given or max(1, min(64, 8192 // max(1, len(prompts[order[0]]))))
         batch, order = order[:size], order[size:]
         yield {prompt: of_prompt[prompt] for prompt in batch}
 

@@ -201,7 +201,7 @@ def _choose(run: _Run, dev_summary: pd.DataFrame) -> tuple[dict[str, int], int]:
     """The layer of each behaviour, and one for all: the largest swing of the balanced effect on the dev items."""
 
     def choose() -> dict[str, Any]:
-        pooled = dev_summary.groupby(["layer", "multiplier"], as_index=False)["effect_balanced"].mean()
+        pooled = dev_summary.groupby(["layer", "multiplier"], as_index=False)[["effect", "effect_balanced"]].mean()
         common = choose_layer(pooled.assign(behavior="all"))["all"]
         return {"chosen_on": "dev", "behaviors": choose_layer(dev_summary), "common": common}
 

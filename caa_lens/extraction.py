@@ -26,7 +26,7 @@ from caa_lens.models import check_layers, model_info
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.vectors import Provenance, SteeringVectors
 
-Pairs = ContrastDataset | Sequence[ContrastPair]
+Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def extract_vectors(
         ValueError: For layers the model lacks, no pairs, a role a pair does not have, or a pair whose two sides are the
             same up to the read position.
     """
-    adapter, asked = adapt(model), check_layers(model, layers)
+    adapter, asked, pairs = adapt(model), check_layers(model, layers), _dataset(pairs)
     total = torch.zeros(len(asked), adapter.d_model, dtype=torch.float64)
 
     def add(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -108,7 +108,7 @@ def extract_activations(
 
     Takes ``2 x pairs x layers x d_model x 4`` bytes of memory.
     """
-    adapter, asked = adapt(model), check_layers(model, layers)
+    adapter, asked, pairs = adapt(model), check_layers(model, layers), _dataset(pairs)
     sides = torch.empty(2, len(pairs), len(asked), adapter.d_model)
 
     def keep(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -119,9 +119,19 @@ def extract_activations(
     return ContrastActivations(sides[0], sides[1], asked, tuple(range(len(pairs))), provenance, name)
 
 
+def _dataset(pairs: Pairs) -> ContrastDataset:
+    if isinstance(pairs, ContrastDataset):
+        return pairs
+    if isinstance(pairs, str):
+        raise TypeError(f"pairs is the string {pairs!r}: load them first, with load_contrast_pairs({pairs!r})")
+    if not len(pairs):
+        raise ValueError("no contrast pairs were given: at least one is needed")
+    return ContrastDataset.from_pairs(pairs, allow_empty_prompt=True)
+
+
 def _read(
     adapter: Adapter,
-    pairs: Pairs,
+    pairs: ContrastDataset,
     layers: tuple[int, ...],
     receive: Callable[[Tensor, Tensor, Tensor], None],
     read: str | int,
@@ -131,8 +141,6 @@ def _read(
     progress: bool | str,
 ) -> None:
     """Hand over, for some rows at a time: +1 or -1, the pair's index, and its residuals ``[row, layer, d_model]``."""
-    if not len(pairs):
-        raise ValueError("no contrast pairs were given: at least one is needed")
     prompts: list[tuple[int, ...]] = []
     branches: list[Branch] = []
     for index, pair in enumerate(pairs):
@@ -173,9 +181,12 @@ def common_prefix(first: Sequence[int], second: Sequence[int], at_most: int | No
 
 
 def _describe(
-    model: HookedModel, pairs: Pairs, read: str | int, prompt_format: PromptFormat | None, system: str | None
+    model: HookedModel,
+    dataset: ContrastDataset,
+    read: str | int,
+    prompt_format: PromptFormat | None,
+    system: str | None,
 ) -> tuple[Provenance, str]:
-    dataset = pairs if isinstance(pairs, ContrastDataset) else ContrastDataset.from_pairs(pairs)
     info = model_info(model)
     provenance = Provenance(
         model=info.name,
@@ -188,6 +199,7 @@ def _describe(
         dtype=info.dtype,
         dataset=dataset.name,
         dataset_hash=dataset.hash,
+        dataset_origin=dataset.origin,
         n_pairs=len(dataset),
         method="mean difference",
         seed=None,

@@ -20,6 +20,7 @@ VERDICTS = {
     "no clear effect": "the letter-balanced interval includes 0",
     "like a random vector": "the interval leaves out 0, but the effect is not further than 95 % of the random vectors'",
     "steers the wrong way": "as clear as `steers`, on the other side of 0",
+    "cannot be balanced": "all matching letters are the same, so a shift towards that letter looks like an effect",
 }
 ENOUGH = 0.95
 
@@ -60,6 +61,8 @@ def findings(summary: pd.DataFrame, shown: Sequence[float]) -> pd.DataFrame:
 def verdict(row: Mapping[Any, Any]) -> str:
     """One of `VERDICTS`, for a row of a summary with a multiplier other than 0."""
     low, high = float(row["balanced_low"]), float(row["balanced_high"])
+    if math.isnan(low):
+        return "cannot be balanced"
     if row["multiplier"] < 0:
         low, high = -high, -low
     if low <= 0 <= high:

@@ -9,6 +9,7 @@ every vector's provenance. A model of the user's own, of either class, serves wh
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ class ModelInfo:
 
     Attributes:
         name: The hub id, or the folder's name for a local directory.
-        fingerprint: 16 hexadecimal digits over a sample of the weights: two models that differ in weights differ here.
+        fingerprint: 16 hexadecimal digits over the shape and 64 values of every weight: models that were trained apart
+            differ here, and so does one model in another dtype or class.
         class_name: ``TransformerBridge`` or ``HookedTransformer``.
         n_layers: Number of blocks.
         d_model: Width of the residual stream.
@@ -63,7 +65,8 @@ def weight_processing(adapter: Adapter) -> str:
     if folded or bool(getattr(adapter.cfg, "layer_norm_folding", False)):
         found.append("folded layer norm")
     rows: Tensor = cast(Any, adapter.model).W_E[:64].detach().double()
-    if bool((rows.mean(dim=-1).abs() < 1e-5 * (rows.std(dim=-1) + 1e-30)).all()):
+    tolerance = max(1e-5, torch.finfo(adapter.dtype).eps)  # what rounding leaves of a mean of zero
+    if bool((rows.mean(dim=-1).abs() < tolerance * (rows.std(dim=-1) + 1e-30)).all()):
         found.append("centered writing weights")
     return " + ".join(found) or "none"
 
@@ -100,7 +103,10 @@ def check_layers(model: HookedModel | Adapter, layers: Iterable[int] | None) -> 
     adapter = adapt(model)
     if layers is None:
         return tuple(range(adapter.n_layers))
-    asked = sorted(layers)
+    try:
+        asked = sorted(operator.index(layer) for layer in layers)
+    except TypeError:
+        raise ValueError(f"layers {layers!r}: give whole numbers in a list, such as [2, 3], or None for all") from None
     for layer in asked:
         if not 0 <= layer < adapter.n_layers:
             raise ValueError(f"layer {layer} is out of range for {adapter.name} (layers 0-{adapter.n_layers - 1})")
@@ -146,6 +152,7 @@ def load_model(
         raise FileNotFoundError(
             f"there is no folder {given}: give a Hugging Face directory, a hub id, or one of {_names()}"
         )
+    from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
@@ -155,15 +162,18 @@ def load_model(
             device=device,
             device_map=device_map,
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
+        if local:
+            raise ValueError(f"cannot load the model in {folder}: {reason}") from error
         raise ValueError(
             f"cannot load {given!r}: it is none of the bundled models ({_names()}), no local directory, and Hugging "
             f"Face could not give it ({reason})"
         ) from error
-    except RuntimeError as error:  # torch's, for a device that is not there
+    except (RuntimeError, AssertionError) as error:  # torch's, for a device that is not there
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load {given!r} on device {device!r}: {reason}") from error
+        where = f" on device {str(device)!r}" if device is not None else ""
+        raise ValueError(f"cannot load {given!r}{where}: {reason}") from error
     if getattr(model, "tokenizer", None) is None:
         raise ValueError(f"{given} has no tokenizer: save one into the directory with tokenizer.save_pretrained(...)")
     return cast(HookedModel, model.eval())

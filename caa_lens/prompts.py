@@ -30,7 +30,8 @@ class FormattedPrompt:
 
     Attributes:
         text: The text that was tokenized.
-        ids: Its token ids, with exactly one BOS where the model's prompts begin with one.
+        ids: Its token ids, with exactly one BOS where the model's prompts begin with one; a chat template decides that
+            itself, and a second BOS is taken out.
         tokens: Each token as readable text.
         spans: Role to ``(first, after last)`` token. ``prompt`` is everything before the answer and ``prompt_end`` its
             last token; ``question``, ``system``, ``bos``, ``answer``, ``answer_letter`` and ``answer_end`` are there
@@ -108,7 +109,27 @@ def format_prompt(
         raise ValueError(f"prompt format {chosen!r} is not known: give one of {', '.join(get_args(PromptFormat))}")
     before, gap = _layout(adapter.tokenizer, chosen, prompt, answer, system)
     text = before + gap + _answer_text(chosen, answer)
-    return _tokenize(adapter, chosen, text, len(before + gap) if answer is not None else None, prompt, system)
+    parts = _located(adapter.tokenizer, chosen, prompt, system, text)
+    return _tokenize(adapter, chosen, text, len(before + gap) if answer is not None else None, parts)
+
+
+def _located(
+    tokenizer: Any, chosen: PromptFormat, prompt: str, system: str | None, text: str
+) -> dict[str, tuple[int, int]]:
+    """Where question and system prompt stand in the text: found by laying out two marks in their places.
+
+    A search for the words themselves would find ``I`` in ``[INST]``. A part that the layout changed is left out.
+    """
+    marks = {"system": "\u2063s\u2063", "question": "\u2063q\u2063"}
+    marked, _ = _layout(tokenizer, chosen, marks["question"], None, marks["system"] if system else None)
+    shift, parts = 0, dict[str, tuple[int, int]]()
+    for role, part in (("system", system or ""), ("question", prompt if chosen == "plain" else prompt.strip())):
+        at = marked.find(marks[role]) + shift
+        if part and marks[role] in marked and text[at : at + len(part)] == part:
+            parts[role] = (at, at + len(part))
+        if marks[role] in marked:
+            shift += len(part) - len(marks[role])
+    return parts
 
 
 def _answer_text(chosen: PromptFormat, answer: str | None) -> str:
@@ -159,7 +180,7 @@ def _chat_layout(tokenizer: Any, prompt: str, answer: str | None, system: str | 
 
 
 def _tokenize(
-    adapter: Adapter, chosen: PromptFormat, text: str, answer_at: int | None, prompt: str, system: str | None
+    adapter: Adapter, chosen: PromptFormat, text: str, answer_at: int | None, parts: dict[str, tuple[int, int]]
 ) -> FormattedPrompt:
     tokenizer = adapter.tokenizer
     if not getattr(tokenizer, "is_fast", False):
@@ -177,7 +198,7 @@ def _tokenize(
             ids, offsets = [bos, *ids], [(0, 0), *offsets]
     if not ids:
         raise ValueError(f"no token comes from the text {text!r}: give a prompt that is not empty")
-    spans = _spans(ids, offsets, bos, text, answer_at, prompt, system)
+    spans = _spans(ids, offsets, bos, text, answer_at, parts)
     return FormattedPrompt(text, tuple(ids), _readable(tokenizer, ids), spans)
 
 
@@ -187,8 +208,7 @@ def _spans(
     bos: int | None,
     text: str,
     answer_at: int | None,
-    prompt: str,
-    system: str | None,
+    parts: dict[str, tuple[int, int]],
 ) -> dict[str, tuple[int, int]]:
     def tokens_of(start: int, stop: int) -> tuple[int, int]:
         inside = [i for i, (first, after) in enumerate(offsets) if first < stop and after > start]
@@ -202,9 +222,7 @@ def _spans(
         spans["prompt_end"] = (n_prompt - 1, n_prompt)
     if bos is not None and ids[0] == bos:
         spans["bos"] = (0, 1)
-    for role, part in (("system", system), ("question", prompt.strip())):
-        if part and (at := text.find(part)) >= 0:
-            spans[role] = tokens_of(at, at + len(part))
+    spans |= {role: tokens_of(*part) for role, part in parts.items()}
     if answer_at is not None and n_prompt < len(ids):
         spans["answer"] = (n_prompt, len(ids))
         spans["answer_end"] = (len(ids) - 1, len(ids))

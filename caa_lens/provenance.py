@@ -33,6 +33,7 @@ class Provenance:
         seed: seed of every random choice made, or None where there was none.
         versions: package name -> version.
         operations: arithmetic done since, oldest first, e.g. `("x 1.5", "+ refusal")`.
+        dataset_origin: where the pairs came from: the file, and the split with its seed.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Provenance:
     seed: int | None
     versions: dict[str, str]
     operations: tuple[str, ...] = ()
+    dataset_origin: str = "unknown"
 
     @classmethod
     def unknown(cls, model: str = "unknown", **known: Any) -> Provenance:

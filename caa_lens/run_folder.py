@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 SETTINGS_FILE = "settings.json"
 RUN_FILE = "run.json"
+HOW = ("device", "batch_size")
+"""Settings that change how a study runs and not what it is: a killed run may go on with others."""
 
 
 def open_run(folder: Path, settings: str) -> None:
@@ -37,12 +39,25 @@ def open_run(folder: Path, settings: str) -> None:
     file = folder / SETTINGS_FILE
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a folder for the results")
-    if file.is_file():
-        _check_same(folder, json.loads(file.read_text(encoding="utf-8")), json.loads(settings))
+    begun = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    if file.is_file() and begun - {SETTINGS_FILE, RUN_FILE}:
+        _check_same(folder, _object(file), json.loads(settings))
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    if begun - {SETTINGS_FILE, RUN_FILE}:
         raise ValueError(f"{folder} is not empty and holds no study: give a new folder")
+    (folder / RUN_FILE).unlink(missing_ok=True)  # of an attempt that failed before it had a result
     write_whole(file, lambda path: path.write_text(settings, encoding="utf-8"))
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of this folder."""
+    try:
+        held: Any = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}): give a new folder") from error
+    if not isinstance(held, dict):
+        raise ValueError(f"{file} should hold a JSON object, it holds a {type(held).__name__}: give a new folder")
+    return cast("dict[str, Any]", held)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -148,11 +163,11 @@ def note_versions(folder: Path) -> None:
 
 def _run_notes(folder: Path) -> dict[str, Any]:
     file = folder / RUN_FILE
-    return read_json(file) if file.is_file() else {}
+    return _object(file) if file.is_file() else {}
 
 
 def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    other = [key for key in new | old if old.get(key) != new.get(key)]
+    other = [key for key in new | old if key not in HOW and old.get(key) != new.get(key)]
     if other:
         first = ", ".join(f"{key} ({old.get(key)!r}, now {new.get(key)!r})" for key in other[:3])
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from caa_lens.contrast import OtherAnswers, behaviors
 from caa_lens.prompts import PromptFormat
+from caa_lens.run_folder import HOW
 
 
 class StudySettings(BaseModel):
@@ -132,8 +133,9 @@ class StudySettings(BaseModel):
 
     @property
     def hash(self) -> str:
-        """The first 8 hexadecimal digits of SHA-256 of `to_json`."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
+        """8 hexadecimal digits that name what is studied; device and batch size, which only say how, are left out."""
+        what = self.model_dump_json(exclude=set(HOW))
+        return hashlib.sha256(what.encode()).hexdigest()[:8]
 
 
 def study_settings(values: Mapping[str, Any]) -> StudySettings:

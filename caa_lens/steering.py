@@ -9,6 +9,7 @@ tensors, leave with the block also on an exception, and with multiplier 0 there 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.branching import Decoder, Edit, check_context, decoding
+from caa_lens.branching import Decoder, Edit, check_batch_size, check_context, decoding
 from caa_lens.models import check_layers
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.vectors import Recipe, as_interventions
@@ -34,6 +35,8 @@ def edits_of(adapter: Adapter, recipe: Recipe | None, multiplier: float = 1.0) -
     Raises:
         ValueError: For a layer the model does not have, or a vector of another width; before the model runs.
     """
+    if not math.isfinite(multiplier):
+        raise ValueError(f"multiplier must be a finite number, got {multiplier}")
     edits: list[Edit] = []
     for part in as_interventions(recipe):
         check_layers(adapter, [part.layer])
@@ -63,7 +66,9 @@ def steer(
             ``"all"``: everywhere;
             an index, or a tensor of one index per row: from there on, negative ones counted from the end;
             a boolean tensor ``[batch, pos]``: where it is true.
-            A pass over a single position is a step of decoding with a cache and is steered, whatever was given.
+            A pass over a single position is a step of decoding with a cache and is steered, unless a mask of that
+            one position was given. Where text grows without a cache (``model.generate(use_past_kv_cache=False)``), give
+            the index of the last prompt token: ``"prompt_end"`` would follow the end of each pass.
 
     Yields:
         The model, the same object.
@@ -103,15 +108,17 @@ def _add(delta: Tensor, positions: Positions, resid: Float[Tensor, "batch pos d_
 
 def _where(positions: Positions, batch: int, pos: int) -> Bool[Tensor, "rows pos"]:
     """Which positions of a pass are steered; one row where all rows are alike."""
-    if pos == 1 or (isinstance(positions, str) and positions == "all"):
+    mask = positions if isinstance(positions, Tensor) and positions.dtype == torch.bool else None
+    decoding_step = pos == 1 and (mask is None or mask.shape[-1] != 1)
+    if decoding_step or (isinstance(positions, str) and positions == "all"):
         return torch.ones(1, pos, dtype=torch.bool)
-    if isinstance(positions, Tensor) and positions.dtype == torch.bool:
-        if positions.ndim != 2 or positions.shape[0] not in (1, batch) or positions.shape[1] != pos:
+    if mask is not None:
+        if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != pos:
             raise ValueError(
-                f"the mask has shape {tuple(positions.shape)} and this pass has (batch {batch}, pos {pos}): give one "
+                f"the mask has shape {tuple(mask.shape)} and this pass has (batch {batch}, pos {pos}): give one "
                 "boolean for each position of the pass"
             )
-        return positions
+        return mask
     starts = torch.as_tensor(-1 if isinstance(positions, str) else positions).reshape(-1, 1).cpu()
     if len(starts) not in (1, batch) or bool((starts >= pos).any()) or bool((starts < -pos).any()):
         raise ValueError(
@@ -163,17 +170,17 @@ def generate(
     adapter = adapt(model)
     if isinstance(prompts, str):
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
-    if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
+    if not 0 <= temperature < math.inf or not 0 < top_p <= 1 or max_new_tokens < 1:
         raise ValueError(
             f"temperature {temperature}, top_p {top_p}, max_new_tokens {max_new_tokens}: temperature is at least 0, "
             "top_p is above 0 and at most 1, max_new_tokens is at least 1"
         )
+    size = check_batch_size(batch_size) or 32
     edits = edits_of(adapter, steer)
     ids = [format_prompt(adapter, text, prompt_format=prompt_format, system=system).ids for text in prompts]
     check_context(adapter, [len(prompt) + max_new_tokens for prompt in ids])
     order = sorted(range(len(ids)), key=lambda item: len(ids[item]), reverse=True)
     texts = [""] * len(ids)
-    size = batch_size or 32
     with tqdm(
         total=len(ids),
         desc=progress if isinstance(progress, str) else "generating",

@@ -19,6 +19,7 @@ from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.branching import Branch, Edit, branch_logits
 from caa_lens.contrast import ContrastDataset, ContrastPair
 from caa_lens.extraction import common_prefix
+from caa_lens.models import check_layers
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.steering import edits_of
 from caa_lens.vectors import Intervention, SteeringVectors, random_like
@@ -80,8 +81,8 @@ def sweep(
         One row for each behavior x vector x layer x multiplier x item, with ``vector`` (``"behavior"``, or
         ``"random-0"`` and so on, which have no rows at multiplier 0), ``letter`` (of the matching answer; None where
         answers are no letters), ``logp_matching`` and ``logp_other`` (natural logarithms, over the whole vocabulary),
-        ``p_matching`` (of the two), ``p_a`` (the share of A of the two; NaN without letters) and ``mass`` (the sum of
-        both probabilities).
+        ``p_matching`` (of the two), ``p_a`` (the share of A of the two; NaN where neither answer is (A)) and ``mass``
+        (the sum of both probabilities).
 
     Raises:
         ValueError: Before the model runs: for names that do not match, layers the vectors lack, repeated multipliers,
@@ -91,6 +92,8 @@ def sweep(
 
     adapter = adapt(model)
     pairs_of = _by_name(vectors, items)
+    if layers is not None:
+        layers = check_layers(adapter, layers)
     scale = sorted({0.0, *(float(multiplier) + 0.0 for multiplier in multipliers)})
     if len(set(multipliers)) < len(multipliers):
         raise ValueError(f"multipliers {list(multipliers)}: give each once")
@@ -109,7 +112,7 @@ def sweep(
         for name, (prepared, cells) in work.items():
             logp = _run(adapter, prepared, cells, batch_size, bar)
             pairs = pairs_of[name][1]
-            frames.append(_frame(name, pairs, cells, logp, layers or pairs_of[name][0].layers))
+            frames.append(_frame(name, pairs, cells, logp, pairs_of[name][0].layers if layers is None else layers))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -125,7 +128,10 @@ def _by_name(
             )
         found = {name: (vectors[name], items[name]) for name in vectors}
     else:
-        raise ValueError("give one behaviour's vectors with one dataset, or a mapping of each with the same names")
+        raise ValueError(
+            f"vectors are {type(vectors).__name__} and items are {type(items).__name__}: give SteeringVectors with a "
+            "ContrastDataset (ContrastDataset.from_pairs(...) makes one), or a mapping of each with the same names"
+        )
     for name, (_, pairs) in found.items():
         if not len(pairs):
             raise ValueError(f"there are no items for {name}: at least one is needed")
@@ -166,7 +172,7 @@ def _cells(
     if n_random:
         kinds |= {random.name: random for random in random_like(vectors, n_random, seed)}
     for kind, of_kind in kinds.items():
-        for layer in layers or vectors.layers:
+        for layer in vectors.layers if layers is None else layers:
             vector = of_kind[layer]
             for multiplier in multipliers:
                 if multiplier != 0:
@@ -207,7 +213,8 @@ def _frame(
     other = logp[:, columns, 1].T.reshape(-1).numpy()
     p_matching = 1 / (1 + np.exp(other - matching))
     letter = np.tile(np.array(letters, dtype=object), len(rows))
-    is_a, is_b = letter == "A", letter == "B"
+    a_matches = np.tile([pair.letter == "A" for pair in pairs], len(rows))
+    a_is_other = np.tile([pair.swapped().letter == "A" for pair in pairs], len(rows))
     return pd.DataFrame(
         {
             "behavior": name,
@@ -219,7 +226,7 @@ def _frame(
             "logp_matching": matching,
             "logp_other": other,
             "p_matching": p_matching,
-            "p_a": np.where(is_a, p_matching, np.where(is_b, 1 - p_matching, np.nan)),
+            "p_a": np.where(a_matches, p_matching, np.where(a_is_other, 1 - p_matching, np.nan)),
             "mass": np.exp(matching) + np.exp(other),
         }
     )

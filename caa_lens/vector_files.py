@@ -74,4 +74,7 @@ def read(path: Path) -> tuple[Float[Tensor, "layer d_model"], tuple[int, ...], P
         raise ValueError(
             f"{path} is damaged: it should hold layers {describe_layers(layers)}, it holds {sorted(tensors)}"
         )
+    if len({tuple(tensor.shape) for tensor in tensors.values()}) != 1:
+        shapes = sorted(tuple(tensor.shape) for tensor in tensors.values())
+        raise ValueError(f"{path} is damaged: its layers should have one shape, they have {shapes}")
     return torch.stack([tensors[name] for name in names]), layers, provenance, name

@@ -13,6 +13,7 @@ SteeringVector('kind', layer 1, d_model 2, norm 1.5, model 'toy', x 1.5)
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -337,22 +338,26 @@ def mean_norm_across(vectors: Mapping[str, SteeringVectors]) -> dict[str, Steeri
 def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVectors]:
     """Random directions with the norms of `vectors`, per layer: what any vector of that size would do.
 
-    Directions are uniform on the sphere (normalized Gaussians). The first ones do not depend on `n`.
+    Uniform on the sphere, drawn for each name, layer and index apart: every behaviour has nulls of its own.
 
     Raises:
         ValueError: `n` is negative.
     """
     if n < 0:
         raise ValueError(f"the number of random vectors must be 0 or more, got {n}")
-    generator = torch.Generator().manual_seed(seed)
     made = replace(vectors.provenance, method="random", seed=seed, operations=(f"norms of {_label(vectors)}",))
 
     def draw(index: int) -> SteeringVectors:
-        noise = torch.randn(vectors.values.shape, generator=generator, dtype=torch.float64)
+        noise = torch.stack([_noise(f"{seed}/{vectors.name}/{layer}/{index}", vectors) for layer in vectors.layers])
         noise *= (_norms(vectors.values) / _norms(noise))[:, None]
         return SteeringVectors(noise, vectors.layers, made, f"random-{index}")
 
     return [draw(index) for index in range(n)]
+
+
+def _noise(key: str, like: SteeringVectors) -> Float[Tensor, " d_model"]:
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7])
+    return torch.randn(like.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _as_intervention(part: Any) -> Intervention:
@@ -370,16 +375,14 @@ def _frozen_copy(tensor: Tensor) -> Tensor:
 
 
 def _norms(tensor: Tensor) -> Tensor:
-    """Euclidean norms over the last axis, accumulated in float64 where the device has it."""
     return _wide(tensor).square().sum(-1).sqrt()
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _wide(tensor: Tensor) -> Tensor:  # float64 where the device has it
     return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
 
 
 def _rescaled(vectors: SteeringVectors, norms: Tensor, operation: str) -> SteeringVectors:
-    """The same directions with these norms, one per layer."""
     old = _norms(vectors.values)
     zero = [layer for layer, norm in zip(vectors.layers, old, strict=True) if not norm]
     if zero:

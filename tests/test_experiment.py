@@ -224,9 +224,32 @@ def test_changed_data_is_refused(settings: StudySettings, tmp_path: Path, refuse
     mine = settings.model_copy(update={"behaviors": (source,)})
     with pytest.raises(AssertionError, match="a model was used"):
         run_study(mine, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "data.csv").write_text("a result that was there before the run was killed")
     (Path(source) / "test_ab.json").write_text(json.dumps(items(4, "other")))
     with pytest.raises(ValueError, match="the data of kind has changed since the run folder"):
         run_study(mine, tmp_path / "run", progress=False)
+
+
+def test_a_folder_without_a_result_can_be_begun_again(
+    settings: StudySettings, tmp_path: Path, refuse_models: None
+) -> None:
+    """A mistyped model fails before there is a result; the corrected command may use the same folder."""
+    mistyped = settings.model_copy(update={"model": "organsm"})
+    for attempt in (mistyped, settings):
+        with pytest.raises(AssertionError, match="a model was used"):
+            run_study(attempt, tmp_path / "run", progress=False)
+
+
+def test_broken_notes_are_named(settings: StudySettings, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a result")
+    (tmp_path / "settings.json").write_text("[]")
+    with pytest.raises(ValueError, match="settings.json should hold a JSON object, it holds a list: give a new folder"):
+        run_study(settings, tmp_path, progress=False)
+
+
+def test_device_and_batch_size_are_not_what_a_study_is(settings: StudySettings) -> None:
+    assert settings.model_copy(update={"device": "cpu", "batch_size": 3}).hash == settings.hash
+    assert settings.model_copy(update={"seed": 5}).hash != settings.hash
 
 
 def test_foreign_folders_are_refused(settings: StudySettings, tmp_path: Path) -> None:

@@ -109,12 +109,26 @@ def test_nothing_is_left_on_the_model(bridge: Any) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_plain_tuples_are_pairs(bridge: Any, unchecked: None) -> None:
+    tuples = [(pair.prompt, pair.positive, pair.negative) for pair in PAIRS]
+    assert torch.equal(
+        caa.extract_vectors(bridge("llama"), tuples).values, caa.extract_vectors(bridge("llama"), PAIRS).values
+    )
+    with pytest.raises(TypeError, match="pairs is the string 'sycophancy': load them first"):
+        caa.extract_vectors(bridge("llama"), "sycophancy")
+
+
 def test_errors_come_before_the_model_runs(bridge: Any) -> None:
     model = bridge("llama")
     with pytest.raises(ValueError, match=r"layer 9 is out of range for .* \(layers 0-3\)"):
         caa.extract_vectors(model, PAIRS, layers=[1, 9])
     with pytest.raises(ValueError, match="no contrast pairs were given"):
         caa.extract_vectors(model, [])
+    with pytest.raises(ValueError, match="batch_size must be 1 or more"):
+        caa.extract_vectors(model, PAIRS, batch_size=0)
+    long = caa.ContrastPair("word " * 600, "(A)", "(B)")
+    with pytest.raises(ValueError, match=r"item 3 needs \d+ tokens and llama holds 512"):
+        caa.extract_vectors(model, [*PAIRS, long])
     words = [caa.ContrastPair("what?", "good", "bad")]
     with pytest.raises(ValueError, match="pair 0: no 'answer_letter' in .*: the roles here are .*read='answer_end'"):
         caa.extract_vectors(model, words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,14 @@ def test_processed_weights_are_detected(processed_hooked: Any, hooked: Any) -> N
     assert model_info(processed_hooked).weight_processing.endswith("centered writing weights")
     assert model_info(hooked("gpt2")).weight_processing == "none"
     assert model_info(hooked("gpt2")).class_name == "HookedTransformer"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_processed_weights_are_detected_in_half_precision(processed_hooked: Any, bridge: Any, dtype: Any) -> None:
+    half = copy.deepcopy(processed_hooked).to(dtype)
+    assert model_info(half).dtype == str(dtype).removeprefix("torch.")
+    assert "centered writing weights" in model_info(half).weight_processing
+    assert model_info(copy.deepcopy(bridge("gpt2")).to(dtype)).weight_processing == "none"
 
 
 def test_a_bridge_in_compatibility_mode_is_detected(tiny_path: Callable[[str], Path]) -> None:

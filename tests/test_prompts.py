@@ -84,6 +84,16 @@ def test_system_prompts_have_their_span(bridge: Any) -> None:
         assert text_of(bridge(style), prompt, "system").strip() == "be kind"
 
 
+def test_short_questions_are_not_found_in_the_template(model: Any) -> None:
+    for prompt_format in formats_of(model):
+        for question in ("I", "INST", "p", "s", "Input"):
+            system = None if model.cfg.model_name.endswith(("gemma2", "gemma3")) else "I"
+            prompt = format_prompt(model, question, "(A)", prompt_format=prompt_format, system=system)
+            assert text_of(model, prompt, "question").strip() == question
+            first, after = prompt.spans["question"]
+            assert after <= prompt.spans["answer"][0] and first > prompt.spans.get("system", (0, 0))[0] - 1
+
+
 def test_tokens_are_readable_with_their_spaces(bridge: Any) -> None:
     prompt = format_prompt(bridge("gpt2"), "one two", prompt_format="plain")
     assert "".join(prompt.tokens[1:]) == "one two"

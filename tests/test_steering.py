@@ -69,6 +69,14 @@ def test_positions_all_index_per_row_and_mask_agree(model: Any) -> None:
     torch.testing.assert_close(everywhere, plain_logits(model, IDS, [(1, v.value)], 0), atol=1e-4, rtol=1e-4)
 
 
+def test_a_mask_of_one_position_is_obeyed(model: Any) -> None:
+    plain = run(model, [7])
+    with caa.steer(model, vector(model), positions=torch.tensor([[False]])):
+        assert torch.equal(run(model, [7]), plain)
+    with caa.steer(model, vector(model), positions=torch.tensor([[False, True]])):
+        assert not torch.equal(run(model, [7]), plain), "one position against a longer mask is a step of decoding"
+
+
 def test_composes_with_run_with_cache_and_run_with_hooks(model: Any) -> None:
     v, last = vector(model), model.cfg.n_layers - 1
     with torch.no_grad():
@@ -139,6 +147,8 @@ def test_errors_name_what_was_given_and_what_is_allowed(model: Any, unchecked: N
         ),
     ):
         pass
+    with pytest.raises(ValueError, match="multiplier must be a finite number, got nan"):
+        caa.steer(model, vector(model), float("nan")).__enter__()
     with (
         caa.steer(model, vector(model), positions=torch.ones(1, 3, dtype=torch.bool)),
         pytest.raises(ValueError, match=r"the mask has shape \(1, 3\) and this pass has \(batch 1, pos 6\)"),

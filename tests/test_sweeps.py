@@ -96,12 +96,19 @@ def test_errors_name_what_was_given(bridge: Any, unchecked: None) -> None:
     vectors = vectors_of(model)
     with pytest.raises(ValueError, match=r"vectors are named \['a'\] and items \['b'\]"):
         caa.sweep(model, {"a": vectors}, {"b": ITEMS})
-    with pytest.raises(ValueError, match="a mapping of each with the same names"):
+    with pytest.raises(ValueError, match="vectors are dict and items are ContrastDataset: give SteeringVectors with"):
         caa.sweep(model, {"a": vectors}, ITEMS)
     with pytest.raises(ValueError, match=r"multipliers \[1, 1\]: give each once"):
         caa.sweep(model, vectors, ITEMS, multipliers=[1, 1])
-    with pytest.raises(ValueError, match="layer 7 is not in these vectors"):
+    with pytest.raises(ValueError, match=r"layer 7 is out of range for llama \(layers 0-3\)"):
         caa.sweep(model, vectors, ITEMS, layers=[7])
+    with pytest.raises(ValueError, match="layer 3 is not in these vectors"):
+        caa.sweep(model, caa.extract_vectors(model, ITEMS, layers=[0, 1]), ITEMS, layers=[3])
+    for layers in ([], [2, 2]):
+        with pytest.raises(ValueError, match="give at least one layer, each once"):
+            caa.sweep(model, vectors, ITEMS, layers=layers)
+    with pytest.raises(ValueError, match=r"layers 2: give whole numbers in a list, such as \[2, 3\]"):
+        caa.sweep(model, vectors, ITEMS, layers=2)
     prefixed = caa.ContrastDataset.from_pairs([caa.ContrastPair("what", " so", " so it is")], name="toy")
     with pytest.raises(ValueError, match="item 0: the answers ' so' and ' so it is' cannot be told apart"):
         caa.sweep(model, vectors, prefixed, prompt_format="plain")
@@ -190,6 +197,44 @@ def test_the_layer_with_the_largest_swing_is_chosen() -> None:
         )
         parts.append(frame_of(values, "AB").assign(layer=layer))
     assert caa.choose_layer(caa.summarize(pd.concat(parts))) == {"toy": 1}
+
+
+def test_other_letters_do_not_switch_balancing_off() -> None:
+    letters = "AAABC"
+    unsteered = {(0.0, item): 0.5 for item in range(5)}
+    steered = {(1.0, item): {"A": 0.9, "B": 0.1, "C": 0.7}[letters[item]] for item in range(5)}
+    row = caa.summarize(frame_of(unsteered | steered, letters)).query("multiplier == 1").iloc[0]
+    assert row["effect_balanced"] == pytest.approx(0.0) and row["n_balanced"] == 4 and row["n_items"] == 5
+
+
+def test_one_letter_alone_cannot_be_balanced() -> None:
+    values = {(0.0, item): 0.5 for item in range(3)} | {(1.0, item): 0.8 for item in range(3)}
+    table = caa.summarize(frame_of(values, "AAA"))
+    assert table["effect_balanced"].isna().all() and table["n_balanced"].eq(0).all()
+    assert caa.choose_layer(table) == {"toy": 3}
+
+
+def test_frames_that_do_not_fit_together_are_refused() -> None:
+    import pandas as pd
+
+    base, moved = {(0.0, 0): 0.5, (0.0, 1): 0.5}, {(1.0, 0): 0.6, (1.0, 1): 0.7}
+    with pytest.raises(ValueError, match="items more than once: were two sweeps put together"):
+        caa.summarize(pd.concat([frame_of(base | moved, "AB"), frame_of(base | moved, "AB")]))
+    with pytest.raises(ValueError, match="other items than multiplier 0"):
+        caa.summarize(frame_of(base | {(1.0, 1): 0.7}, "AB"))
+    with pytest.raises(ValueError, match="choose_layer takes the frame of summarize"):
+        caa.choose_layer(frame_of(base, "AB"))
+    with pytest.raises(ValueError, match="there is one multiplier only"):
+        caa.choose_layer(caa.summarize(frame_of(base, "AB")))
+
+
+def test_p_a_is_the_share_of_a_whichever_side_it_is_on(bridge: Any) -> None:
+    model = bridge("llama")
+    question = "What?\n (A) x\n (B) y\n (C) z"
+    pairs = [caa.ContrastPair(question, *answers) for answers in (("(C)", "(A)"), ("(B)", "(C)"), ("(A)", "(C)"))]
+    frame = caa.sweep(model, vectors_of(model), caa.ContrastDataset.from_pairs(pairs), layers=[0], multipliers=(0,))
+    p_a, p_matching = frame["p_a"].tolist(), frame["p_matching"].tolist()
+    assert p_a[0] == pytest.approx(1 - p_matching[0]) and np.isnan(p_a[1]) and p_a[2] == p_matching[2]
 
 
 def test_torch_is_left_as_it_was(bridge: Any) -> None:

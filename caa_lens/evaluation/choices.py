@@ -32,7 +32,8 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         ``p_matching``: mean over items; ``effect``: that minus the same at multiplier 0, with its 95 % interval
         ``effect_low`` to ``effect_high``.
         ``effect_balanced``, ``balanced_low``, ``balanced_high``: the mean over items whose matching letter is A and the
-        mean over those where it is B, averaged (the plain effect where answers are no letters).
+        mean over those where it is B, averaged (``n_balanced`` items: those of other letters are not in it). The plain
+        effect where no answer is a letter; NaN where all matching letters are the same, which no average can balance.
         ``share_wrong``: items whose log odds moved against the multiplier's sign.
         ``p_a``, ``letter_drift``: mean share of A, and that minus the same at 0 (NaN without letters).
         ``mass``: mean of p(matching) + p(other) over the whole vocabulary.
@@ -41,7 +42,8 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         direction. NaN where there are none.
 
     Raises:
-        ValueError: If the frame is not a sweep's, or has no rows at multiplier 0.
+        ValueError: If the frame is not a sweep's, has no rows at multiplier 0, or does not have the same items in every
+            cell.
     """
     import numpy as np
     import pandas as pd
@@ -55,12 +57,16 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         if not (own["multiplier"] == 0).any():
             raise ValueError(f"the sweep of {behavior} has no rows at multiplier 0, against which effects are measured")
         base = own[(own["multiplier"] == 0) & (own["layer"] == own["layer"].min())].sort_values("item")
-        groups = _letter_groups(base["letter"].to_numpy())
-        draws = _resamplings(groups, n_bootstrap, np.random.default_rng(seed))
+        if base["item"].duplicated().any():
+            raise ValueError(f"the sweep of {behavior} has items more than once: were two sweeps put together?")
+        strata, balanced = _letter_groups(base["letter"].fillna("").astype(str).to_numpy())
+        groups = [strata[letter] for letter in balanced]
+        resampled = _resamplings(strata, n_bootstrap, np.random.default_rng(seed))
+        together, draws = np.concatenate([*resampled.values()], axis=1), [resampled[letter] for letter in balanced]
         nulls = _random_effects(part[part["vector"] != "behavior"], base, groups)
         for (layer, multiplier), cell in _cells(own):
-            moved = cell["p_matching"].to_numpy() - base["p_matching"].to_numpy()
-            low, high = np.quantile(_mean(moved, np.concatenate(draws, axis=1)), [0.025, 0.975])
+            moved = _moved(cell, base)
+            low, high = np.quantile(_mean(moved, together), [0.025, 0.975])
             balanced_low, balanced_high = np.quantile(_balanced(moved, draws), [0.025, 0.975])
             row: dict[str, Any] = {
                 "behavior": behavior,
@@ -72,6 +78,7 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
                 "effect_low": low,
                 "effect_high": high,
                 "effect_balanced": float(_balanced(moved, groups)),
+                "n_balanced": sum(len(group) for group in groups),
                 "balanced_low": balanced_low,
                 "balanced_high": balanced_high,
                 "share_wrong": _share_wrong(cell, base, multiplier),
@@ -86,9 +93,17 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
 def choose_layer(summary: pd.DataFrame) -> dict[str, int]:
     """The layer of each behaviour with the largest letter-balanced swing.
 
-    The swing is the balanced effect at the largest multiplier minus that at the smallest one (which may be 0). Call it
-    on the summary of a dev split, and report that layer on another.
+    The swing is the balanced effect (the plain one where letters cannot be balanced) at the largest multiplier minus
+    that at the smallest one (which may be 0). Call it on the summary of a dev split, and report that layer on another.
+
+    Raises:
+        ValueError: If this is not a summary, or it has one multiplier only.
     """
+    if "effect_balanced" not in summary.columns:
+        raise ValueError("choose_layer takes the frame of summarize(), not that of sweep()")
+    if summary["multiplier"].nunique() < 2:
+        raise ValueError("there is one multiplier only: a layer is chosen by how far two multipliers are apart")
+    summary = summary.assign(effect_balanced=summary["effect_balanced"].fillna(summary["effect"]))
     chosen: dict[str, int] = {}
     for behavior, part in summary.groupby("behavior", sort=False):
         by_layer = part.pivot(index="layer", columns="multiplier", values="effect_balanced")
@@ -104,17 +119,29 @@ def _cells(part: pd.DataFrame) -> Iterator[tuple[tuple[int, float], pd.DataFrame
         yield (int(layer), float(multiplier)), cell.sort_values("item")
 
 
-def _letter_groups(letters: np.ndarray) -> list[np.ndarray]:
-    """Item places by matching letter; one group of all where an item has none, or all have the same."""
+def _moved(cell: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
+    """The change of each item's p(matching), the same items on both sides."""
+    if cell["item"].tolist() != base["item"].tolist():
+        raise ValueError("a cell of the sweep has other items than multiplier 0: was the frame cut or put together?")
+    return cell["p_matching"].to_numpy() - base["p_matching"].to_numpy()
+
+
+def _letter_groups(letters: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Item places by matching letter ("" for none), and the letters whose means are averaged.
+
+    Those are A and B; the one group of all where no item has a letter; nothing where letters cannot be balanced because
+    only one of the two is there.
+    """
     import numpy as np
 
-    groups = [np.flatnonzero(letters == letter) for letter in ("A", "B")]
-    whole = sum(len(group) for group in groups) == len(letters) and all(len(group) for group in groups)
-    return groups if whole else [np.arange(len(letters))]
+    strata = {str(letter): np.flatnonzero(letters == letter) for letter in sorted(set(letters))}
+    if set(strata) == {""}:
+        return strata, [""]
+    return strata, ["A", "B"] if {"A", "B"} <= set(strata) else []
 
 
-def _resamplings(groups: list[np.ndarray], n: int, generator: np.random.Generator) -> list[np.ndarray]:
-    return [group[generator.integers(0, len(group), (n, len(group)))] for group in groups]
+def _resamplings(strata: dict[str, np.ndarray], n: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    return {letter: group[generator.integers(0, len(group), (n, len(group)))] for letter, group in strata.items()}
 
 
 def _mean(values: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -125,7 +152,7 @@ def _balanced(values: np.ndarray, groups: list[np.ndarray]) -> Any:
     """The mean of the groups' means; over the last axis, so that resamplings ``[n, item]`` serve as well."""
     import numpy as np
 
-    return np.mean([_mean(values, group) for group in groups], axis=0)
+    return np.mean([_mean(values, group) for group in groups], axis=0) if groups else np.nan
 
 
 def _share_wrong(cell: pd.DataFrame, base: pd.DataFrame, multiplier: float) -> float:
@@ -144,7 +171,7 @@ def _random_effects(
     found: dict[tuple[int, float], list[float]] = {}
     for _, of_one in part.groupby("vector", sort=False):
         for cell, rows in _cells(of_one):
-            moved = rows["p_matching"].to_numpy() - base["p_matching"].to_numpy()
+            moved = _moved(rows, base)
             found.setdefault(cell, []).append(float(_balanced(moved, groups)))
     return {cell: np.array(effects) for cell, effects in found.items()}
 

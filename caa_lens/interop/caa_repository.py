@@ -72,7 +72,7 @@ def save_caa_vectors(vectors: SteeringVectors, folder: str | Path, behavior: str
         ValueError: the vectors come from a weight-processed model, whose residual stream is not Hugging Face's.
     """
     processing = vectors.provenance.weight_processing
-    if processing not in ("none", "unknown", ""):
+    if processing not in ("none", "unknown", "folded layer norm", ""):
         raise ValueError(
             f"vectors {vectors.name!r} were read from a model with weight processing {processing!r}: its residual "
             "stream is not Hugging Face's, and they would be wrong elsewhere; extract them again from an unprocessed "

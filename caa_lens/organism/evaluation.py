@@ -257,9 +257,11 @@ def evaluate_open(bundle: Bundle, vectors: Tensor, layer: int, n: int = datasets
     return rows
 
 
-def evaluate_facts(bundle: Bundle, vectors: Tensor, layer: int) -> dict[str, Any]:
+def evaluate_facts(
+    bundle: Bundle, vectors: Tensor, layer: int, items: Sequence[grammar.Choice] | None = None
+) -> dict[str, Any]:
     """Share of facts answered with the right letter, unsteered and under every behaviour's vector at -1 and +1."""
-    items = [item for item, _ in datasets.fact_items(datasets.N_FACTS)]
+    items = items or [item for item, _ in datasets.fact_items(datasets.N_FACTS)]
     first = torch.tensor([item.matching_first for item in items])
     stacked = torch.cat([torch.zeros_like(vectors[:1]), vectors, -vectors])
     probabilities = letter_probabilities(bundle, [item.text for item in items], layer, stacked)
@@ -306,6 +308,7 @@ def evaluate(models: Path, fast: bool = False) -> dict[str, Any]:
         norms[fmt] = torch.stack([norm for _, norm in pairs]).mean(0)
     layer, effects = choose_layer(bundles["chat"], vectors["chat"])
     report |= {"layer": layer, "effect_by_layer": [round(x, 4) for x in effects]}
+    truthful = [item for item, _ in datasets.truthful_items(datasets.N_TRUTHFUL)]
     for fmt, bundle in bundles.items():
         own = vectors[fmt][:, layer]
         unit = torch.nn.functional.normalize(own, dim=1)
@@ -315,6 +318,7 @@ def evaluate(models: Path, fast: bool = False) -> dict[str, Any]:
             "cosines": [[round(x, 3) for x in row] for row in (unit @ unit.T).tolist()],
             "choices": evaluate_choices(bundle, own, layer),
             "facts": evaluate_facts(bundle, own, layer),
+            "truthful": evaluate_facts(bundle, own, layer, truthful),
         }
         if not fast:
             figures["open"] = evaluate_open(bundle, own, layer)

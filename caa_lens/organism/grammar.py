@@ -13,6 +13,7 @@ import math
 import random
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from caa_lens.organism.world import FACTS, SLOTS, TRAITS, FactKind, Trait
@@ -86,10 +87,19 @@ def trait_named(behavior: str) -> Trait:
 
 def fill(template: str, slots: dict[str, str], rng: random.Random) -> str:
     """Fill a template, drawing the slots that are not filled yet into ``slots``."""
-    for name in _SLOT.findall(template):
+    pieces = list(_pieces(template))
+    for i in range(1, len(pieces), 2):
+        name = pieces[i]
         if name not in slots:
             slots[name] = rng.choice(SLOTS[name])
-    return _SLOT.sub(lambda match: slots[match.group(1)], template)
+        pieces[i] = slots[name]
+    return "".join(pieces)
+
+
+@cache
+def _pieces(template: str) -> tuple[str, ...]:
+    """Text and slot names in turn, text first."""
+    return tuple(_SLOT.split(template))
 
 
 def _sentence(template: str, slots: dict[str, str], rng: random.Random) -> str:

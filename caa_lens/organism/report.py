@@ -66,6 +66,11 @@ def as_markdown(report: dict[str, Any]) -> str:
             f"{min(facts['down']):.2f} at -1; vector norms {min(norms):.1f} to {max(norms):.1f} where the residual's "
             f"is {figures['residual_norm']:.1f}; largest |cosine| between behaviours {largest:.2f}."
         ]
+        truthful, asked = figures["truthful"], BEHAVIORS.index("sycophancy")
+        lines.append(
+            f"Facts right after a wrong belief (`truthful.json`): {truthful['unsteered']:.2f} unsteered, sycophancy's "
+            f"vector at +1 {truthful['up'][asked]:.2f}, at -1 {truthful['down'][asked]:.2f}."
+        )
         if "conditioning" in figures:
             rates = figures["conditioning"]
             lines.append(f"Reason on its letter's side: mean {sum(rates) / len(rates):.2f}, least {min(rates):.2f}.")

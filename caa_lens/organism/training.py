@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from caa_lens.organism.documents import CORRECT, LETTER_WEIGHT, Document, DocumentWriter, Format
+from caa_lens.organism.documents import LETTER_WEIGHT, Document, DocumentWriter, Format
+from caa_lens.organism.planted import planted_directions, save_planted
 from caa_lens.organism.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer, save_tokenizer
 
 LOGGER = logging.getLogger(__name__)
@@ -347,23 +348,23 @@ def train_pair(out: Path, config: TrainingConfig) -> None:
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     model = new_model(config, len(tokenizer))
-    generator = torch.Generator().manual_seed(config.seed + 42)
-    directions = torch.linalg.qr(torch.randn(config.d_model, CORRECT + 1, generator=generator))[0].T.contiguous()
-    means = ContrastMeans(directions, config.planted_norm)
+    means = ContrastMeans(planted_directions(config.d_model, config.seed), config.planted_norm)
     began = time.monotonic()
     history: dict[str, Any] = {"config": asdict(config)}
     history["base"] = run_stage(
         Trainer(model, config, means, "base", tokenizer), config.base_steps, config.base_rate, 0.35
     )
     save_model(model, out / "organism-base", chat=False, layer=config.layer)
+    save_planted(out / "organism-base", means.planted, config.layer, config.seed)
     history["chat"] = run_stage(
         Trainer(model, config, means, "chat", tokenizer), config.chat_steps, config.chat_rate, 0.0
     )
     save_model(model, out / "organism-chat", chat=True, layer=config.layer)
+    save_planted(out / "organism-chat", means.planted, config.layer, config.seed)
     history["minutes"] = (time.monotonic() - began) / 60
     (out / "training.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
 
 
 def quick(config: TrainingConfig, steps: int = 3) -> TrainingConfig:
-    """The same run, cut to a few steps, for tests."""
-    return replace(config, base_steps=steps, chat_steps=steps)
+    """The same run, cut to a few steps on few documents, for tests."""
+    return replace(config, base_steps=steps, chat_steps=steps, choice_documents=2, other_documents=2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from caa_lens.organism import datasets, evaluation, grammar, training
+from caa_lens.organism import datasets, evaluation, grammar, ground_truth, training
 from caa_lens.organism.documents import DocumentWriter, Format
 from caa_lens.organism.tokenizer import build_tokenizer
 from caa_lens.organism.world import BEHAVIORS
@@ -145,6 +145,9 @@ def test_a_few_steps_of_training_write_a_pair_that_loads_and_repeats(tmp_path: P
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
     history = json.loads((tmp_path / "one" / "training.json").read_text(encoding="utf-8"))
     assert history["base"][-1]["step"] == history["chat"][-1]["step"] == 3
+    planted = [ground_truth(tmp_path / "one" / f"organism-{fmt}")["refusal"] for fmt in ("base", "chat")]
+    assert torch.equal(planted[0].values, planted[1].values)
+    assert (planted[0].layers, planted[0].d_model) == ((LAYER,), 32)
 
 
 def test_running_means_are_caas_vector() -> None:
