@@ -43,8 +43,8 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
     },
     6: {"caa_lens": ("",)},  # the public names
 }
-# Narrower than "anything below": viz draws pandas and torch values; organism makes data, models and the vectors that were
-# planted in them, not experiments.
+# Narrower than "anything below": viz draws pandas and torch values; organism makes data, models and the vectors
+# that were planted in them, not experiments.
 ONLY: dict[str, set[str]] = {"viz": set(), "organism": {"contrast", "prompts", "vectors"}}
 # Sideways or up, on purpose: load_model finds the bundled models with contrast.data_dir, the command line runs studies,
 # and what is built on top of everything may use the public names.
