@@ -30,12 +30,10 @@ def test_girl_minus_boy_moves_the_pronoun(shared_data: Path) -> None:
         assert own.is_monotonic_increasing and own.is_unique, f"layer {layer}: {own.round(2).tolist()}"
         null = odds.loc[layer].drop("behavior")
         assert len(null) == 40
-        # At layer 1 these stories' vector moves the odds by 1.9 between -2 and +2, and the furthest of 40 random vectors
+        # At layer 1 these stories' vector moves the odds by 1.9 between -2 and +2, and the furthest of 40 random ones
         # by 1.7 to 2.2 over three seeds: beyond nearly all of them, not beyond every one.
         beaten = (null[2.0] - null[-2.0] < own[2.0] - own[-2.0]).mean()
-        assert beaten == 1.0 if layer > 1 else beaten >= 0.95, (
-            f"layer {layer} goes beyond {beaten:.0%} of random vectors"
-        )
+        assert beaten >= (1.0 if layer > 1 else 0.95), f"layer {layer} beats {beaten:.0%} of the random vectors"
         if layer > 1:
             assert (null[1.0] < own[1.0]).all() and (null[-1.0] > own[-1.0]).all(), f"layer {layer} at +1 and -1"
     null, own = odds.loc[0].drop("behavior"), odds.loc[(0, "behavior")]
