@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+TokenIds = Sequence[int]
 
 
 @runtime_checkable
@@ -91,6 +94,11 @@ class Adapter:
         """Whether this model's prompts begin with a BOS token, by TransformerLens' table of architectures."""
         return bool(getattr(self.cfg, "default_prepend_bos", True))
 
+    @property
+    def blocks(self) -> Iterable[torch.nn.Module]:
+        """The blocks, in order."""
+        return cast(Any, self.model).blocks
+
     def hook_name(self, layer: int) -> str:
         """A block's output, under the same name on both classes."""
         return f"blocks.{layer}.hook_resid_post"
@@ -125,6 +133,25 @@ class Adapter:
         self, prefix: Prefix, ids: Int[Tensor, "batch new"], last: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch d_vocab"]:
         """Run further tokens after a prefix, which grows by them; logits after token ``last`` of each row."""
+        raise NotImplementedError
+
+    def packs(self, length: int) -> bool:
+        """Whether `extend_packed` is exact for sequences of so many positions; where not, branches are forked."""
+        return False
+
+    def extend_packed(
+        self,
+        prefix: Prefix,
+        ids: Int[Tensor, "batch new"],
+        mask: Float[Tensor, "batch 1 new total"],
+        positions: Int[Tensor, "batch new"],
+        keep: Int[Tensor, " kept"],
+    ) -> Float[Tensor, "batch kept d_vocab"]:
+        """Run many branches of each prompt as one row after it, with what each token sees given by an additive mask.
+
+        The prefix is read and stays as it was; its keys are not copied per branch. Logits are made for the columns
+        ``keep`` only.
+        """
         raise NotImplementedError
 
     def forward(
@@ -176,6 +203,13 @@ class HookedTransformerAdapter(Adapter):
         return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
 
+PACKED_MODELS = frozenset({"llama", "mistral", "gpt2", "gpt_neox", "qwen2", "qwen3", "gemma2", "gemma3_text"})
+"""Hugging Face's ``model_type`` of the architectures whose packed branches the tests compare with full passes.
+
+Others may see positions or masks that a packed row does not have (ALiBi, recurrent states), and are forked.
+"""
+
+
 class BridgeAdapter(Adapter):
     """TransformerBridge: Hugging Face's cache, whose mask covers the cached tokens as well as the new ones."""
 
@@ -194,7 +228,16 @@ class BridgeAdapter(Adapter):
         if ids.shape[1] == 0:
             return Prefix(mask, None)
         keep: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in self.accepts else {}
-        _, cache = self._run(ids, mask, use_cache=True, **keep)
+        if self.wrapped.config.model_type not in PACKED_MODELS:
+            return Prefix(mask, self._run(ids, mask, use_cache=True, **keep)[1])
+        from transformers import DynamicCache
+
+        cache: Any = DynamicCache(config=self.wrapped.config)
+        final = cache.layers[-1]
+        final.update = partial(_update_and_leave, final.update)
+        with suppress(_PromptIsRead):  # nothing of the last block is needed but its keys and values
+            self._run(ids, mask, use_cache=True, past_key_values=cache, **keep)
+        del final.update
         return Prefix(mask, cache)
 
     def fork(self, prefix: Prefix, rows: Tensor) -> Prefix:
@@ -205,9 +248,7 @@ class BridgeAdapter(Adapter):
             # These two kinds replace their tensors when they grow, so they can be shared until then; others are copied.
             shared = {"DynamicLayer", "DynamicSlidingWindowLayer"}
             plain = bool(layers) and {type(layer).__name__ for layer in layers} <= shared
-            cache = copy.copy(prefix.cache) if plain else copy.deepcopy(prefix.cache)
-            if plain:
-                cache.layers = [copy.copy(layer) for layer in layers]
+            cache = _sharing(prefix.cache) if plain else copy.deepcopy(prefix.cache)
             cache.batch_select_indices(rows.cpu())  # an index on the CPU serves layers on any device
         return Prefix(prefix.mask[rows], cache)
 
@@ -216,6 +257,28 @@ class BridgeAdapter(Adapter):
         prefix.mask = torch.cat([prefix.mask, torch.ones_like(ids)], dim=1)
         past: dict[str, Any] = {} if prefix.cache is None else {"past_key_values": prefix.cache}
         logits, prefix.cache = self._run(ids, prefix.mask, last, use_cache=True, **past)
+        return logits
+
+    def packs(self, length: int) -> bool:
+        """See `Adapter.packs`: a known architecture, and no position beyond a sliding window."""
+        window = getattr(self.wrapped.config, "sliding_window", None)
+        return self.wrapped.config.model_type in PACKED_MODELS and (window is None or length <= int(window))
+
+    def extend_packed(self, prefix: Prefix, ids: Tensor, mask: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
+        """See `Adapter.extend_packed`."""
+        past: dict[str, Any] = {"use_cache": False}
+        if prefix.cache is not None:
+            past = {"use_cache": True, "past_key_values": _sharing(prefix.cache)}
+            for layer in past["past_key_values"].layers:
+                layer.update = partial(_read_only_update, layer)
+        logits, _ = self.model(
+            ids,
+            attention_mask=mask,
+            position_ids=positions,
+            logits_to_keep=keep,
+            return_type="logits_and_cache",
+            **past,
+        )
         return logits
 
     def forward(self, ids: Tensor, mask: Tensor, last: Tensor) -> Tensor:
@@ -233,6 +296,41 @@ class BridgeAdapter(Adapter):
         if last is None:
             return logits[:, -1], cache
         return logits[torch.arange(len(ids), device=logits.device), last.to(logits.device)], cache
+
+
+class _PromptIsRead(Exception):
+    """Not an error: it leaves the forward pass over a prompt when the last block's keys and values are kept."""
+
+
+def _update_and_leave(update: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+    update(*args, **keywords)
+    raise _PromptIsRead
+
+
+def _sharing(cache: Any) -> Any:
+    """The same keys and values in a cache of its own."""
+    mine = copy.copy(cache)
+    mine.layers = [copy.copy(layer) for layer in cache.layers]
+    return mine
+
+
+def _read_only_update(layer: Any, keys: Tensor, values: Tensor, *args: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
+    """What a cache layer's update returns, without keeping it: each block's is freed when the block is done."""
+    return torch.cat([layer.keys, keys], dim=-2), torch.cat([layer.values, values], dim=-2)
+
+
+def left_padded(
+    adapter: Adapter, sequences: Sequence[TokenIds]
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Token ids and mask of sequences of different lengths, padded on the left to the longest."""
+    width = max(len(ids) for ids in sequences)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        if sequence:
+            ids[row, width - len(sequence) :] = torch.tensor(list(sequence))
+            mask[row, width - len(sequence) :] = 1
+    return ids.to(adapter.device), mask.to(adapter.device)
 
 
 def adapt(model: HookedModel | Adapter) -> Adapter:

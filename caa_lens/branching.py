@@ -2,101 +2,32 @@
 
 In CAA everything before the last prompt token is the same for every cell of a sweep, and everything before the answer's
 letter is the same for both halves of a contrast pair: steering starts, and reading happens, only after it. So a prompt
-is run once, its keys and values are kept, and only the few tokens that differ are run for each *branch*, on a copy of
-that cache. Every token of a branch is steered with the branch's own edits; no token of a prompt is.
+is run once, its keys and values are kept, and only the few tokens that differ are run for each *branch*. Every token of
+a branch is steered with the branch's own edits; no token of a prompt is.
 
-Prompts of different lengths are padded on the left and branches on the right, where causal attention cannot see the
-padding. One hook per block serves all rows at once, from a table of which row gets which vector. This is the only
-module that knows of caches; `Decoder` continues branches token by token, with a cache or (the slow, obvious path)
-without.
+There are two ways to run branches. Where the model takes a mask of our own, they are *packed*: one row a prompt, the
+branches behind one another, none seeing another (`caa_lens.packing`). Elsewhere they are *forked*: one row a branch, on
+a copy of the prompt's keys and values. Prompts of different lengths are padded on the left and branches on the right,
+where causal attention cannot see the padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from caa_lens.adapters import Adapter
+from caa_lens.adapters import Adapter, Prefix, TokenIds, left_padded
+from caa_lens.hooking import EndOfReading, Hooks, Reading, RowPass, hooked
+from caa_lens.memory import fork_bytes, logit_bytes, most_tokens, prompt_bytes, working_bytes
+from caa_lens.packing import Branch, pack
 
-TokenIds = Sequence[int]
-Edit = tuple[int, Tensor]
-"""A layer, and the ``[d_model]`` vector added to its ``hook_resid_post``."""
+PACKED_TOKENS = 256
+"""Branches of one prompt are packed up to so many tokens: each looks at all of them, seen or not."""
 
-CACHE_BYTES = 1 << 30
-"""The keys and values of one chunk of branches stay under this, so memory does not grow with the number of branches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One continuation of one prompt.
-
-    Attributes:
-        prompt: Index of the prompt it continues.
-        tokens: The ids that follow the prompt; at least one.
-        edits: What is added, at every one of these tokens.
-    """
-
-    prompt: int
-    tokens: tuple[int, ...]
-    edits: tuple[Edit, ...] = ()
-
-
-class _EndOfReading(Exception):  # noqa: N818 -- not an error: it leaves the forward pass once the last layer is read
-    pass
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What the hooks do in the forward pass under way; changed between passes, never by a hook."""
-
-    edits: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict[int, tuple[Tensor, Tensor]])
-    start: int = 0
-    read: dict[int, int] = field(default_factory=dict[int, int])
-    last: Tensor | None = None
-    out: Tensor | None = None
-
-    def apply(self, layer: int, resid: Tensor, hook: Any = None) -> Tensor | None:
-        edit = self.edits.get(layer)
-        if edit is not None:
-            rows, delta = (part.to(resid.device) for part in edit)
-            resid = resid.clone()
-            resid[rows, self.start :] += delta.to(resid.dtype).unsqueeze(1)
-        if self.out is not None and self.last is not None and layer in self.read:
-            row = torch.arange(len(resid), device=resid.device)
-            self.out[:, self.read[layer]] = resid[row, self.last.to(resid.device)].to(self.out)
-            if layer == max(self.read):
-                raise _EndOfReading
-        return resid if edit is not None else None
-
-
-@contextmanager
-def _hooked(adapter: Adapter, layers: Sequence[int]) -> Generator[_Pass]:
-    """Put one hook on each block for a whole job (adding hooks can cost more than a small model's forward pass)."""
-    state = _Pass()
-    hooks = [(adapter.hook_name(layer), partial(state.apply, layer)) for layer in layers]
-    with torch.no_grad(), adapter.model.hooks(fwd_hooks=hooks):
-        yield state
-
-
-def left_padded(
-    adapter: Adapter, sequences: Sequence[TokenIds]
-) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """Token ids and mask of sequences of different lengths, padded on the left to the longest."""
-    width = max(len(ids) for ids in sequences)
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros(len(sequences), width, dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        if sequence:
-            ids[row, width - len(sequence) :] = torch.tensor(list(sequence))
-            mask[row, width - len(sequence) :] = 1
-    return ids.to(adapter.device), mask.to(adapter.device)
+INLINE_TOKENS = 16
+"""Up to so many tokens of branches are run in one pass with their prompt: a pass of their own would cost more."""
 
 
 def check_context(adapter: Adapter, lengths: Sequence[int]) -> None:
@@ -140,14 +71,14 @@ def branch_logits(
         adapter: The model.
         prompts: Token ids of each prompt, without any token that is to be steered; may be empty.
         branches: In any order.
-        receive: Gets indices and logits ``[branch, d_vocab]``, float32.
-        batch_size: Prompts run at once; None chooses by their length.
+        receive: Gets indices and logits ``[branch, d_vocab]``, in the model's dtype.
+        batch_size: Prompts run at once; None chooses by their length and the free memory.
     """
     layers = sorted({layer for branch in branches for layer, _ in branch.edits})
-    with _hooked(adapter, layers) as state:
+    with hooked(adapter, layers) as hooks:
         for batch in _batches(adapter, prompts, branches, batch_size):
-            for chunk, logits in _chunks(adapter, state, prompts, branches, batch, ()):
-                receive(chunk, logits.float())
+            for chunk, logits in _chunks(adapter, hooks, prompts, branches, batch, ()):
+                receive(chunk, logits)
 
 
 def branch_residuals(
@@ -163,10 +94,10 @@ def branch_residuals(
 
     The pass ends after the highest layer: no final norm, no unembedding. Arguments as in `branch_logits`.
     """
-    hooked = sorted(set(layers) | {layer for branch in branches for layer, _ in branch.edits})
-    with _hooked(adapter, hooked) as state:
+    layers_hooked = sorted(set(layers) | {layer for branch in branches for layer, _ in branch.edits})
+    with hooked(adapter, layers_hooked) as hooks:
         for batch in _batches(adapter, prompts, branches, batch_size):
-            for chunk, residuals in _chunks(adapter, state, prompts, branches, batch, layers):
+            for chunk, residuals in _chunks(adapter, hooks, prompts, branches, batch, layers):
                 receive(chunk, residuals)
 
 
@@ -176,48 +107,101 @@ def _batches(
     """Prompts of similar length together, each with the indices of its branches."""
     size_given = check_batch_size(batch_size)
     lengths = [0] * len(prompts)
-    for branch in branches:
-        lengths[branch.prompt] = max(lengths[branch.prompt], len(prompts[branch.prompt]) + len(branch.tokens))
-    check_context(adapter, lengths)
+    n_new = [0] * len(prompts)
     of_prompt: dict[int, list[int]] = {}
     for index, branch in enumerate(branches):
         of_prompt.setdefault(branch.prompt, []).append(index)
+        n_new[branch.prompt] += len(branch.tokens)
+        lengths[branch.prompt] = max(lengths[branch.prompt], len(prompts[branch.prompt]) + len(branch.tokens))
+    check_context(adapter, lengths)
     order = sorted(of_prompt, key=lambda prompt: len(prompts[prompt]), reverse=True)
+    room = working_bytes(adapter.device)
     while order:
-        size = size_given or max(1, min(64, 8192 // max(1, len(prompts[order[0]]))))
+        n_prompt = len(prompts[order[0]])
+        per_prompt = prompt_bytes(adapter, n_prompt, min(PACKED_TOKENS, n_new[order[0]]))
+        size = size_given or max(1, min(most_tokens(adapter.device) // max(1, n_prompt), room // per_prompt))
         batch, order = order[:size], order[size:]
         yield {prompt: of_prompt[prompt] for prompt in batch}
 
 
 def _chunks(
     adapter: Adapter,
-    state: _Pass,
+    hooks: Hooks,
     prompts: Sequence[TokenIds],
     branches: Sequence[Branch],
     batch: dict[int, list[int]],
     read: Sequence[int],
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Run one batch of prompts, then their branches in chunks that the cache limit allows."""
-    state.edits, state.out = {}, None
-    prefix = adapter.prefill(*left_padded(adapter, [prompts[prompt] for prompt in batch]))
+    """Run one batch of prompts and their branches."""
+    hooks.at = hooks.before = None
+    ids, mask = left_padded(adapter, [prompts[prompt] for prompt in batch])
+    longest = mask.shape[1] + max(len(branches[index].tokens) for mine in batch.values() for index in mine)
+    if not adapter.packs(longest):
+        yield from _forked(adapter, hooks, adapter.prefill(ids, mask), branches, batch, read)
+        return
+    most_branches = PACKED_TOKENS  # more than fit where no logits are made
+    if not read:
+        most_branches = max(1, working_bytes(adapter.device) // (len(batch) * logit_bytes(adapter)))
+    chunks = list(_columns(branches, batch, PACKED_TOKENS, most_branches))
+    most_new = max(sum(len(branches[index].tokens) for index in mine) for mine in batch.values())
+    inline = len(chunks) == 1 and most_new <= INLINE_TOKENS
+    prompt = Prefix(mask, None) if inline else adapter.prefill(ids, mask)
+    for chunk in chunks:
+        indices = [index for mine in chunk for index in mine]
+        rows = [row for row, mine in enumerate(chunk) for _ in mine]
+        job = pack(adapter, prompt, [branches[index] for index in indices], rows, read, ids if inline else None)
+        hooks.at, hooks.before = job.at, job.before
+        try:
+            result = job.of_branches(adapter.extend_packed(prompt, job.ids, job.mask, job.positions, job.keep))
+        except EndOfReading as end:
+            result = end.residuals
+        yield indices, result
+
+
+def _columns(
+    branches: Sequence[Branch], batch: dict[int, list[int]], most_tokens: int, most_branches: int
+) -> Iterator[list[list[int]]]:
+    """For some branches at a time, their indices by row; low layers first, so that what starts high is together."""
+    left = [sorted(mine, key=lambda index: branches[index].start) for mine in batch.values()]
+    while any(left):
+        chunk: list[list[int]] = []
+        for row, mine in enumerate(left):
+            n_tokens = n_branches = 0
+            while n_branches < min(len(mine), most_branches):
+                n_tokens += len(branches[mine[n_branches]].tokens)
+                if n_branches and n_tokens > most_tokens:
+                    break
+                n_branches += 1
+            chunk.append(mine[:n_branches])
+            left[row] = mine[n_branches:]
+        yield chunk
+
+
+def _forked(
+    adapter: Adapter,
+    hooks: Hooks,
+    prefix: Prefix,
+    branches: Sequence[Branch],
+    batch: dict[int, list[int]],
+    read: Sequence[int],
+) -> Iterator[tuple[list[int], Tensor]]:
+    """One row a branch, each on a copy of its prompt's keys and values."""
     row_of = {prompt: row for row, prompt in enumerate(batch)}
     todo = sorted((index for of_prompt in batch.values() for index in of_prompt), key=lambda i: len(branches[i].tokens))
     width = prefix.mask.shape[1] + len(branches[todo[-1]].tokens)
-    rows = max(1, min(512, CACHE_BYTES // (adapter.bytes_per_position * width)))
+    rows = max(1, min(512, working_bytes(adapter.device) // fork_bytes(adapter, width)))
     for at in range(0, len(todo), rows):
         chunk = todo[at : at + rows]
         members = [branches[index] for index in chunk]
         parents = torch.tensor([row_of[branch.prompt] for branch in members], device=adapter.device)
         ids, last = _right_padded(adapter, [branch.tokens for branch in members])
-        state.edits = _edit_table(adapter, [branch.edits for branch in members])
-        if not read:
-            yield chunk, adapter.extend(adapter.fork(prefix, parents), ids, last)
-            continue
-        state.read, state.last = {layer: column for column, layer in enumerate(read)}, last
-        state.out = torch.empty(len(chunk), len(read), adapter.d_model, device=adapter.device)
-        with suppress(_EndOfReading):
-            adapter.extend(adapter.fork(prefix, parents), ids, last)
-        yield chunk, state.out
+        reading = Reading(adapter, read, torch.arange(len(chunk), device=adapter.device))
+        hooks.at, hooks.before = RowPass(adapter, [branch.edits for branch in members], reading, last).at, None
+        try:
+            result = adapter.extend(adapter.fork(prefix, parents), ids, last)
+        except EndOfReading as end:
+            result = end.residuals
+        yield chunk, result
 
 
 def _right_padded(adapter: Adapter, sequences: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
@@ -225,53 +209,3 @@ def _right_padded(adapter: Adapter, sequences: Sequence[TokenIds]) -> tuple[Tens
     ids = torch.tensor([[*tokens, *[tokens[-1]] * (width - len(tokens))] for tokens in sequences])
     last = torch.tensor([len(tokens) - 1 for tokens in sequences])
     return ids.to(adapter.device), last.to(adapter.device)
-
-
-def _edit_table(adapter: Adapter, edits: Sequence[Sequence[Edit]]) -> dict[int, tuple[Tensor, Tensor]]:
-    """Per layer: the rows that are edited, and the sum of what each of them gets, ``[row, d_model]``."""
-    summed: dict[int, dict[int, Tensor]] = {}
-    for row, of_row in enumerate(edits):
-        for layer, delta in of_row:
-            at_layer = summed.setdefault(layer, {})
-            at_layer[row] = at_layer[row] + delta if row in at_layer else delta
-    return {
-        layer: (torch.tensor(list(rows), device=adapter.device), torch.stack(list(rows.values())).to(adapter.device))
-        for layer, rows in summed.items()
-    }
-
-
-class Decoder:
-    """A batch of prompts being continued one token at a time, each row with its own edits.
-
-    The first `step` takes the last prompt token of each row, which is the first that is steered.
-    """
-
-    def __init__(self, adapter: Adapter, state: _Pass, prompts: Sequence[TokenIds], use_cache: bool) -> None:
-        """Run every prompt but for its last token; use `decoding` rather than this."""
-        self._adapter, self._use_cache, self._state = adapter, use_cache, state
-        self._ids, self._mask = left_padded(adapter, [ids[:-1] for ids in prompts])
-        state.start = 0 if use_cache else self._ids.shape[1]
-        edits, state.edits = state.edits, {}
-        self._prefix = adapter.prefill(self._ids, self._mask) if use_cache else None
-        state.edits = edits
-
-    def step(self, tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_vocab"]:
-        """Feed one token to each row and return the logits that follow it, in float32."""
-        new = tokens.to(self._adapter.device).unsqueeze(1)
-        last = torch.zeros(len(new), dtype=torch.long, device=self._adapter.device)
-        if self._prefix is not None:
-            return self._adapter.extend(self._prefix, new, last).float()
-        self._ids = torch.cat([self._ids, new], dim=1)
-        self._mask = torch.cat([self._mask, torch.ones_like(new)], dim=1)
-        return self._adapter.forward(self._ids, self._mask, last + self._ids.shape[1] - 1).float()
-
-
-@contextmanager
-def decoding(
-    adapter: Adapter, prompts: Sequence[TokenIds], edits: Sequence[Sequence[Edit]], *, use_cache: bool = True
-) -> Generator[Decoder]:
-    """Hold a batch of prompts open for decoding; the hooks leave with the ``with`` block."""
-    layers = sorted({layer for of_row in edits for layer, _ in of_row})
-    with _hooked(adapter, layers) as state:
-        state.edits = _edit_table(adapter, edits)
-        yield Decoder(adapter, state, prompts, use_cache)

@@ -20,9 +20,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.branching import Branch, branch_residuals
+from caa_lens.branching import branch_residuals
 from caa_lens.contrast import ContrastDataset, ContrastPair
 from caa_lens.models import check_layers, model_info
+from caa_lens.packing import Branch
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.vectors import Provenance, SteeringVectors
 

@@ -21,7 +21,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.branching import Decoder, Edit, check_batch_size, check_context, decoding
+from caa_lens.branching import check_batch_size, check_context
+from caa_lens.decoding import Decoder, decoding
+from caa_lens.hooking import Edit
 from caa_lens.models import check_layers
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.vectors import Recipe, as_interventions

@@ -16,10 +16,12 @@ import torch
 from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.branching import Branch, Edit, branch_logits
+from caa_lens.branching import branch_logits
 from caa_lens.contrast import ContrastDataset, ContrastPair
 from caa_lens.extraction import common_prefix
+from caa_lens.hooking import Edit
 from caa_lens.models import check_layers
+from caa_lens.packing import Branch
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.steering import edits_of
 from caa_lens.vectors import Intervention, SteeringVectors, random_like

@@ -9,7 +9,9 @@ import torch
 from plain import plain_logits, plain_residuals
 
 from caa_lens.adapters import Adapter, adapt
-from caa_lens.branching import Branch, branch_logits, branch_residuals, decoding
+from caa_lens.branching import branch_logits, branch_residuals
+from caa_lens.decoding import decoding
+from caa_lens.packing import Branch
 
 PROMPTS = [[1, 7, 9, 30, 12], [1, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54], [1], []]
 """Ragged, one longer than the sliding windows, one of BOS only, one empty."""
@@ -63,7 +65,7 @@ def test_a_chunk_limit_does_not_change_results(bridge: Any, monkeypatch: pytest.
     branches = _branches(adapter.d_model, adapter.n_layers)
 
     whole = _logits(adapter, branches)
-    monkeypatch.setattr("caa_lens.branching.CACHE_BYTES", 1)
+    monkeypatch.setattr("caa_lens.memory.WORKING_BYTES", 1)
     torch.testing.assert_close(_logits(adapter, branches), whole, atol=1e-4, rtol=0)
 
 

@@ -25,7 +25,7 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
         "vectors": ("vectors", "provenance", "vector_files"),
         "models": ("models", "adapters"),
     },
-    1: {"prompts": ("prompts",), "branching": ("branching",)},
+    1: {"prompts": ("prompts",), "branching": ("branching", "decoding", "hooking", "memory", "packing")},
     2: {"extraction": ("extraction",), "steering": ("steering",)},
     3: {
         "sweeps": ("sweeps",),

@@ -1,0 +1,50 @@
+"""How much is run at once, from the memory that is free.
+
+A job's working memory does not grow with the number of its pairs or cells: they are run in chunks, and the sizes below
+say how many fit. The estimates count what is largest (attention scores, keys and values, logits) from above.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from caa_lens.adapters import Adapter
+
+WORKING_BYTES = 1 << 30
+"""A job takes no more than this, however much is free: on the machines measured, more is no faster."""
+
+
+def working_bytes(device: torch.device) -> int:
+    """What one job may take on this device: a quarter of what is free, and at most `WORKING_BYTES`."""
+    import psutil
+
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)
+    return min(WORKING_BYTES, free // 4)
+
+
+def most_tokens(device: torch.device) -> int:
+    """Prompts are run together up to so many tokens: enough for matrix products at full speed.
+
+    More is slower on a CPU, where large temporary tensors are given back to the system and asked for again.
+    """
+    return 1024 if device.type == "cpu" else 16384
+
+
+def prompt_bytes(adapter: Adapter, n_prompt: int, n_new: int) -> int:
+    """A prompt's keys and values, and the largest block's activations while it or ``n_new`` packed tokens are run."""
+    heads, d_mlp, item = int(adapter.cfg.n_heads), int(getattr(adapter.cfg, "d_mlp", 0) or 0), adapter.dtype.itemsize
+
+    def block(queries: int, keys: int) -> int:
+        return queries * (keys * heads * (3 * item + 8) + (8 * adapter.d_model + 4 * d_mlp) * item)
+
+    return n_prompt * adapter.bytes_per_position + max(block(n_prompt, n_prompt), block(n_new, n_prompt + n_new))
+
+
+def fork_bytes(adapter: Adapter, length: int) -> int:
+    """One forked branch: its copy of the keys and values, once more while they grow, and its logits."""
+    return 2 * length * adapter.bytes_per_position + logit_bytes(adapter)
+
+
+def logit_bytes(adapter: Adapter) -> int:
+    """One position's logits, and what turning them into log-probabilities takes beside them."""
+    return int(adapter.cfg.d_vocab) * (adapter.dtype.itemsize + 8)
