@@ -18,6 +18,28 @@ from caa_lens.adapters import Adapter, TokenIds, left_padded
 from caa_lens.hooking import Edit, Hooks, RowPass, hooked
 
 
+class Sampler:
+    """Picks the next token of each row; row by row its own random numbers."""
+
+    def __init__(self, temperature: float, top_p: float, seeds: Sequence[int]) -> None:
+        """Temperature 0 takes the likeliest token; ``top_p`` keeps the likeliest tokens up to that probability."""
+        self._temperature, self._top_p = temperature, top_p
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def pick(self, logits: Float[Tensor, "batch d_vocab"], rows: Sequence[int]) -> Int[Tensor, " batch"]:
+        """One token a row, with the random numbers of these rows."""
+        if self._temperature == 0:
+            return logits.argmax(dim=-1).cpu()
+        probability, token = (
+            (logits.double().cpu() / self._temperature).softmax(dim=-1).sort(descending=True, stable=True)
+        )
+        probability[probability.cumsum(dim=-1) - probability >= self._top_p] = 0
+        draws = torch.stack([torch.rand(1, generator=self._generators[row], dtype=torch.float64) for row in rows])
+        up_to = probability.cumsum(dim=-1)
+        chosen = torch.searchsorted(up_to, draws * up_to[:, -1:], right=True).clamp(max=token.shape[1] - 1)
+        return token.gather(1, chosen)[:, 0]
+
+
 class Decoder:
     """A batch of rows being continued one token at a time.
 
@@ -34,17 +56,22 @@ class Decoder:
         use_cache: bool,
     ) -> None:
         """Run every prompt but for its last token; use `decoding` rather than this."""
-        self._adapter = adapter
-        rows = torch.tensor(parents, device=adapter.device)
-        ids, mask = left_padded(adapter, [ids[:-1] for ids in prompts])
-        if use_cache:
-            hooks.at = None
-            prefix = adapter.prefill(ids, mask)
-            alike = list(parents) == list(range(len(prompts)))
-            self._prefix = prefix if alike else adapter.fork(prefix, rows)
-        else:
-            self._prefix, self._ids, self._mask = None, ids[rows], mask[rows]
-        hooks.at = RowPass(adapter, edits, start=0 if use_cache else ids.shape[1]).at
+        self._adapter, self._hooks, self._edits = adapter, hooks, list(edits)
+        self._ids, self._mask = left_padded(adapter, [ids[:-1] for ids in prompts])
+        self._start = 0 if use_cache else self._ids.shape[1]
+        hooks.at = None
+        self._prefix = adapter.prefill(self._ids, self._mask) if use_cache else None
+        self.keep(parents, edits)
+
+    def keep(self, rows: Sequence[int], edits: Sequence[Sequence[Edit]] | None = None) -> None:
+        """Go on with these rows, in this order; one that is named twice goes on in two ways."""
+        if list(rows) != list(range(len(self._mask))):
+            chosen = torch.tensor(list(rows), device=self._adapter.device)
+            if self._prefix is not None:
+                self._prefix = self._adapter.fork(self._prefix, chosen)
+            self._ids, self._mask = self._ids[chosen], self._mask[chosen]
+        self._edits = [self._edits[row] for row in rows] if edits is None else list(edits)
+        self._hooks.at = RowPass(self._adapter, self._edits, start=self._start).at
 
     def step(self, tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_vocab"]:
         """Feed one token to each row and return the logits that follow it."""
@@ -55,6 +82,27 @@ class Decoder:
         self._ids = torch.cat([self._ids, new], dim=1)
         self._mask = torch.cat([self._mask, torch.ones_like(new)], dim=1)
         return self._adapter.forward(self._ids, self._mask, last + self._ids.shape[1] - 1)
+
+    def run(
+        self, tokens: Int[Tensor, " batch"], sampler: Sampler, max_new_tokens: int, stops: Int[Tensor, " stop"]
+    ) -> list[list[int]]:
+        """The new ids of each row, up to and without its end-of-text token; rows that have ended are let go."""
+        out: list[list[int]] = [[] for _ in tokens]
+        live = torch.arange(len(tokens))  # the row of `out` that each row of the batch belongs to
+        ended = torch.zeros(len(tokens), dtype=torch.bool)
+        for _ in range(max_new_tokens):
+            tokens = sampler.pick(self.step(tokens), live.tolist())
+            ended |= torch.isin(tokens, stops)
+            for row, token, over in zip(live.tolist(), tokens.tolist(), ended.tolist(), strict=True):
+                if not over:
+                    out[row].append(token)
+            going = (~ended).nonzero().flatten()
+            if not len(going):
+                break
+            if len(going) <= len(live) // 2:
+                self.keep(going.tolist())
+                live, tokens, ended = live[going], tokens[going], ended[going]
+        return out
 
 
 @contextmanager

@@ -242,12 +242,12 @@ def _samples(
 
     settings, file = run.settings, run.path / "samples.json"
 
-    def answer(name: str, multiplier: float) -> list[dict[str, Any]]:
-        questions = run.data[name].questions
+    def answer(name: str) -> list[dict[str, Any]]:
+        questions, vector = run.data[name].questions, vectors[name][layers[name]]
         texts = generate(
             model(),
             questions,
-            steer=vectors[name][layers[name]] * multiplier if multiplier else None,
+            steer={multiplier: vector * multiplier for multiplier in settings.shown},
             max_new_tokens=settings.max_new_tokens,
             prompt_format=settings.prompt_format,
             system=settings.system,
@@ -257,13 +257,14 @@ def _samples(
         known = {"behavior": name, "layer": layers[name]}
         return [
             {**known, "question": question, "multiplier": multiplier, "text": text}
-            for question, text in zip(questions, texts, strict=True)
+            for multiplier in settings.shown
+            for question, text in zip(questions, texts[multiplier], strict=True)
         ]
 
     def answer_all() -> list[dict[str, Any]]:
         model()
         names = _stage(run, "steered answers", vectors, file)
-        return [row for name in names for multiplier in settings.shown for row in answer(name, multiplier)]
+        return [row for name in names for row in answer(name)]
 
     samples = run_folder.document(file, answer_all)
     columns = ["behavior", "layer", "question", "multiplier", "text"]

@@ -48,3 +48,9 @@ def fork_bytes(adapter: Adapter, length: int) -> int:
 def logit_bytes(adapter: Adapter) -> int:
     """One position's logits, and what turning them into log-probabilities takes beside them."""
     return int(adapter.cfg.d_vocab) * (adapter.dtype.itemsize + 8)
+
+
+def rows_at_once(adapter: Adapter, length: int) -> int:
+    """How many texts of this length are continued together."""
+    most = 32 if adapter.device.type == "cpu" else 256
+    return max(1, min(most, working_bytes(adapter.device) // fork_bytes(adapter, length)))

@@ -10,25 +10,27 @@ tensors, leave with the block also on an exception, and with multiplier 0 there 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.branching import check_batch_size, check_context
-from caa_lens.decoding import Decoder, decoding
+from caa_lens.decoding import Sampler, decoding
 from caa_lens.hooking import Edit
+from caa_lens.memory import rows_at_once
 from caa_lens.models import check_layers
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.vectors import Recipe, as_interventions
 
 Positions = Literal["prompt_end", "all"] | int | Tensor
+Key = TypeVar("Key", bound=Hashable)
 
 
 def edits_of(adapter: Adapter, recipe: Recipe | None, multiplier: float = 1.0) -> tuple[Edit, ...]:
@@ -130,6 +132,7 @@ def _where(positions: Positions, batch: int, pos: int) -> Bool[Tensor, "rows pos
     return torch.arange(pos) >= torch.where(starts < 0, starts + pos, starts)
 
 
+@overload
 def generate(
     model: HookedModel,
     prompts: Sequence[str],
@@ -144,26 +147,58 @@ def generate(
     system: str | None = None,
     use_cache: bool = True,
     progress: bool | str = False,
-) -> list[str]:
+) -> list[str]: ...
+@overload
+def generate(
+    model: HookedModel,
+    prompts: Sequence[str],
+    *,
+    steer: Mapping[Key, Recipe | None],
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int | None = None,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+    use_cache: bool = True,
+    progress: bool | str = False,
+) -> dict[Key, list[str]]: ...
+def generate(
+    model: HookedModel,
+    prompts: Sequence[str],
+    *,
+    steer: Recipe | None | Mapping[Any, Recipe | None] = None,
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int | None = None,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+    use_cache: bool = True,
+    progress: bool | str = False,
+) -> list[str] | dict[Any, list[str]]:
     """Continue prompts, steered from the last prompt token on.
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
         prompts: Questions, without any template.
-        steer: What to add, or None for the unsteered model.
+        steer: What to add, or None for the unsteered model; or several ways of steering under names of any kind, as
+            in ``{m: vectors[4] * m for m in (-1, 0, 1)}``. They are continued together, and each prompt is run once.
         max_new_tokens: At most; an end-of-text token ends a row earlier.
         temperature: 0 takes the likeliest token each time.
         top_p: Sample from the smallest set of tokens whose probability reaches this.
         seed: Each prompt draws from a generator of its own, made from this and the prompt's place in the list, so that
-            batches do not change what is sampled.
-        batch_size: Prompts continued at once.
+            batches, and what else is continued beside it, do not change what is sampled.
+        batch_size: Rows continued at once, one for each prompt and way of steering; None chooses by the free memory.
         prompt_format: See `format_prompt`.
         system: A system prompt for all of them.
         use_cache: False runs the whole text again for every token: slow, and the same result.
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        The new text of each prompt, without special tokens.
+        The new text of each prompt, without special tokens; for several ways of steering, a dict of these.
 
     Raises:
         TypeError: If ``prompts`` is one string.
@@ -177,62 +212,37 @@ def generate(
             f"temperature {temperature}, top_p {top_p}, max_new_tokens {max_new_tokens}: temperature is at least 0, "
             "top_p is above 0 and at most 1, max_new_tokens is at least 1"
         )
-    size = check_batch_size(batch_size) or 32
-    edits = edits_of(adapter, steer)
+    check_batch_size(batch_size)
+    ways: Mapping[Any, Recipe | None] = steer if isinstance(steer, Mapping) else {None: steer}
+    edits = {way: edits_of(adapter, recipe) for way, recipe in ways.items()}
     ids = [format_prompt(adapter, text, prompt_format=prompt_format, system=system).ids for text in prompts]
-    check_context(adapter, [len(prompt) + max_new_tokens for prompt in ids])
+    lengths = [len(prompt) + max_new_tokens for prompt in ids]
+    check_context(adapter, lengths)
+    size = batch_size or rows_at_once(adapter, max(lengths, default=1))
     order = sorted(range(len(ids)), key=lambda item: len(ids[item]), reverse=True)
-    texts = [""] * len(ids)
+    rows = [(item, way) for item in order for way in ways]
+    texts = {way: [""] * len(ids) for way in ways}
+    stops = torch.tensor(sorted(adapter.stop_ids), dtype=torch.long)
     with tqdm(
-        total=len(ids),
+        total=len(rows),
         desc=progress if isinstance(progress, str) else "generating",
-        unit="prompt",
+        unit="text",
         disable=not progress,
     ) as bar:
-        for at in range(0, len(order), size):
-            batch = order[at : at + size]
-            sampler = _Sampler(temperature, top_p, [seed * 1_000_003 + item for item in batch])
-            rows = [ids[item] for item in batch]
-            with decoding(adapter, rows, [edits] * len(batch), use_cache=use_cache) as decoder:
-                new = _continue(adapter, decoder, torch.tensor([row[-1] for row in rows]), sampler, max_new_tokens)
-            for item, tokens in zip(batch, new, strict=True):
-                texts[item] = str(adapter.tokenizer.decode(tokens, skip_special_tokens=True))
+        for at in range(0, len(rows), size):
+            batch = rows[at : at + size]
+            of_batch = list(dict.fromkeys(item for item, _ in batch))
+            parents = [of_batch.index(item) for item, _ in batch]
+            sampler = Sampler(temperature, top_p, [seed * 1_000_003 + item for item, _ in batch])
+            with decoding(
+                adapter,
+                [ids[item] for item in of_batch],
+                [edits[way] for _, way in batch],
+                parents=parents,
+                use_cache=use_cache,
+            ) as decoder:
+                new = decoder.run(torch.tensor([ids[item][-1] for item, _ in batch]), sampler, max_new_tokens, stops)
+            for (item, way), tokens in zip(batch, new, strict=True):
+                texts[way][item] = str(adapter.tokenizer.decode(tokens, skip_special_tokens=True))
             bar.update(len(batch))
-    return texts
-
-
-class _Sampler:
-    """Picks the next token of each row; row by row its own random numbers."""
-
-    def __init__(self, temperature: float, top_p: float, seeds: Sequence[int]) -> None:
-        self.temperature, self.top_p = temperature, top_p
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def pick(self, logits: Float[Tensor, "batch d_vocab"]) -> Int[Tensor, " batch"]:
-        if self.temperature == 0:
-            return logits.argmax(dim=-1).cpu()
-        probability, token = (
-            (logits.double().cpu() / self.temperature).softmax(dim=-1).sort(descending=True, stable=True)
-        )
-        probability[probability.cumsum(dim=-1) - probability >= self.top_p] = 0
-        draws = torch.stack([torch.rand(1, generator=generator, dtype=torch.float64) for generator in self.generators])
-        up_to = probability.cumsum(dim=-1)
-        chosen = torch.searchsorted(up_to, draws * up_to[:, -1:], right=True).clamp(max=token.shape[1] - 1)
-        return token.gather(1, chosen)[:, 0]
-
-
-def _continue(
-    adapter: Adapter, decoder: Decoder, tokens: Int[Tensor, " batch"], sampler: _Sampler, max_new_tokens: int
-) -> list[list[int]]:
-    """The new ids of each row, up to and without its end-of-text token."""
-    stops = torch.tensor(sorted(adapter.stop_ids), dtype=torch.long)
-    out: list[list[int]] = [[] for _ in tokens]
-    running = torch.ones(len(tokens), dtype=torch.bool)
-    for _ in range(max_new_tokens):
-        tokens = sampler.pick(decoder.step(tokens))
-        running &= ~torch.isin(tokens, stops)
-        for row in running.nonzero().flatten().tolist():
-            out[row].append(int(tokens[row]))
-        if not bool(running.any()):
-            break
-    return out
+    return texts if isinstance(steer, Mapping) else texts[None]

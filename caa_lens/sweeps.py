@@ -192,8 +192,11 @@ def _run(
     out = torch.empty(len(branches), 2, dtype=torch.float64)
 
     def receive(chunk: list[int], logits: torch.Tensor) -> None:
-        wanted = answers[torch.tensor(chunk) // len(cells)].to(logits.device)
-        out[chunk] = (logits.gather(1, wanted) - logits.logsumexp(dim=-1, keepdim=True)).double().cpu()
+        rows = torch.tensor(chunk)
+        wanted = answers[rows // len(cells)].to(logits.device)
+        for part, own, of_answers in zip(rows.split(256), logits.split(256), wanted.split(256), strict=True):
+            own = own.float()  # a part at a time: a copy of all logits would take more memory than the model
+            out[part] = (own.gather(1, of_answers) - own.logsumexp(dim=-1, keepdim=True)).double().cpu()
         bar.update(len(chunk))
 
     branch_logits(adapter, [item.prompt for item in items], branches, receive, batch_size=batch_size)

@@ -14,20 +14,23 @@ from torch import Tensor
 
 def plain_logits(model: Any, ids: Sequence[int], edits: Sequence[tuple[int, Tensor]] = (), start: int = 0) -> Tensor:
     """Logits ``[pos, d_vocab]``, each edit added at its layer from token ``start`` on."""
+    hooks = _adding(edits, start)
+    with torch.no_grad():
+        return model.run_with_hooks(torch.tensor([list(ids)]), fwd_hooks=hooks, return_type="logits")[0].float()
 
+
+def _adding(edits: Sequence[tuple[int, Tensor]], start: int) -> list[tuple[str, Any]]:
     def add(delta: Tensor) -> Any:
         def hook(resid: Tensor, hook: Any) -> Tensor:
             return torch.cat([resid[:, :start], resid[:, start:] + delta.to(resid)], dim=1)
 
         return hook
 
-    hooks = [(f"blocks.{layer}.hook_resid_post", add(delta)) for layer, delta in edits]
-    with torch.no_grad():
-        return model.run_with_hooks(torch.tensor([list(ids)]), fwd_hooks=hooks, return_type="logits")[0].float()
+    return [(f"blocks.{layer}.hook_resid_post", add(delta)) for layer, delta in edits]
 
 
-def plain_residuals(model: Any, ids: Sequence[int]) -> Tensor:
-    """``hook_resid_post`` of every layer and position, ``[layer, pos, d_model]``."""
+def plain_residuals(model: Any, ids: Sequence[int], edits: Sequence[tuple[int, Tensor]] = (), start: int = 0) -> Tensor:
+    """``hook_resid_post`` of every layer and position, ``[layer, pos, d_model]``, edits included."""
     seen: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Any:
@@ -36,7 +39,8 @@ def plain_residuals(model: Any, ids: Sequence[int]) -> Tensor:
 
         return hook
 
-    hooks = [(f"blocks.{layer}.hook_resid_post", keep(layer)) for layer in range(model.cfg.n_layers)]
+    hooks = _adding(edits, start)
+    hooks += [(f"blocks.{layer}.hook_resid_post", keep(layer)) for layer in range(model.cfg.n_layers)]
     with torch.no_grad():
         model.run_with_hooks(torch.tensor([list(ids)]), fwd_hooks=hooks, return_type="logits")
     return torch.stack([seen[layer] for layer in range(model.cfg.n_layers)])

@@ -202,3 +202,47 @@ def test_generate_takes_any_number_of_prompts_and_refuses_one_string(bridge: Any
         caa.generate(model, ["hello"], top_p=0.0)
     with pytest.raises(ValueError, match="needs 6.. tokens and .* holds 512"):
         caa.generate(model, ["hello"], max_new_tokens=600)
+
+
+def ways_of(model: Any) -> dict[Any, Any]:
+    """Names of several kinds; no steering, none that is felt, one vector, and two at once."""
+    v, w = vector(model) * 3.0, vector(model, 0, seed=2)
+    return {"two": [v, Intervention(w, -2.0)], 1.5: v * 1.5, None: None, ("nothing", 0): v * 0.0, -1: v * -1.0}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_several_ways_of_steering_equal_separate_calls(
+    model: Any, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways, kind, prefilled = ways_of(model), type(adapt(model)), []
+    kwargs = {"temperature": temperature, "top_p": 0.9, "seed": 3, "max_new_tokens": 5, "prompt_format": "plain"}
+    apart = {way: caa.generate(model, PROMPTS, steer=recipe, **kwargs) for way, recipe in ways.items()}
+    assert len({tuple(texts) for texts in apart.values()}) > 2 and apart[None] == apart["nothing", 0]
+    prefill = kind.prefill
+    monkeypatch.setattr(kind, "prefill", lambda self, ids, mask: prefilled.append(len(ids)) or prefill(self, ids, mask))
+    together = caa.generate(model, PROMPTS, steer=ways, **kwargs)
+    assert together == apart and list(together) == list(ways)
+    assert prefilled == [len(PROMPTS)], "each prompt is run once"
+    assert caa.generate(model, PROMPTS, steer=ways, use_cache=False, **kwargs) == apart
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("style", ["llama", "gemma2"])
+def test_batches_that_split_the_ways_of_a_prompt_change_nothing(style: str, temperature: float, bridge: Any) -> None:
+    model = bridge(style)
+    ways = ways_of(model)
+    kwargs = {"temperature": temperature, "seed": 3, "max_new_tokens": 4, "prompt_format": "plain", "steer": ways}
+    whole = caa.generate(model, PROMPTS, **kwargs)
+    for batch_size in (1, 2, 7):
+        assert caa.generate(model, PROMPTS, batch_size=batch_size, **kwargs) == whole
+    assert caa.generate(model, PROMPTS, batch_size=7, use_cache=False, **kwargs) == whole
+
+
+def test_no_way_of_steering_and_no_prompt_are_answered_in_kind(bridge: Any) -> None:
+    model = bridge("llama")
+    assert caa.generate(model, PROMPTS, steer={}, prompt_format="plain") == {}
+    assert caa.generate(model, [], steer={"a": None, "b": vector(model)}, prompt_format="plain") == {"a": [], "b": []}
+    one = caa.generate(model, PROMPTS, steer={"only": None}, max_new_tokens=2, prompt_format="plain")
+    assert one == {"only": caa.generate(model, PROMPTS, max_new_tokens=2, prompt_format="plain")}
+    with pytest.raises(ValueError, match="layer 40 is out of range"):
+        caa.generate(model, PROMPTS, steer={"fine": None, "not": vector(model, layer=40)}, prompt_format="plain")

@@ -93,9 +93,8 @@ def generate(
     steered_with = options.open_vectors(vector, loaded)[layer] * multiplier if vector and layer is not None else None
     keywords: Any = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
     keywords |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format, "system": system}
-    columns = {"unsteered": continue_prompts(loaded, texts, **keywords)}
-    if steered_with is not None:
-        columns["steered"] = continue_prompts(loaded, texts, steer=steered_with, **keywords)
+    ways = {"unsteered": None} if steered_with is None else {"unsteered": None, "steered": steered_with}
+    columns = continue_prompts(loaded, texts, steer=ways, **keywords)
     records = [
         {"prompt": prompt, **dict(zip(columns, answers, strict=True))}
         for prompt, *answers in zip(texts, *columns.values(), strict=True)

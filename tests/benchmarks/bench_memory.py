@@ -1,0 +1,92 @@
+"""Peak memory of a job by the number of pairs and of cells: it should not grow.
+
+    python tests/benchmarks/bench_memory.py
+
+Every figure is one process: the model is loaded, the job is run on a few pairs, and then the peak of resident memory
+during the job itself is read.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import subjects
+
+JOBS: dict[str, list[tuple[str, int, int]]] = {  # what grows: (job, pairs or items, random vectors)
+    "extraction, 100 and 1,000 pairs": [("extract", 100, 0), ("extract", 1000, 0)],
+    "sweep, 13 cells, 100 and 1,000 items": [("sweep", 100, 0), ("sweep", 1000, 0)],
+    "sweep, 50 items, 13 and 133 cells": [("sweep", 50, 0), ("sweep", 50, 10)],
+}
+
+
+def run() -> list[dict[str, Any]]:
+    """One row a job: the larger run's peak by the smaller one's."""
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = subjects.write_model(Path(scratch) / "small")
+        for job, cases in JOBS.items():
+            small, large = (_in_a_process(folder, *case) for case in cases)
+            found.append(
+                {
+                    "job": f"peak memory, {job}",
+                    "measured": large["peak"] / small["peak"],
+                    "target": "at most 1.1",
+                    "met": large["peak"] <= 1.1 * small["peak"],
+                    "mib": [round(peak["peak"] / 2**20) for peak in (small, large)],
+                    "own_mib": [round((peak["peak"] - peak["before"]) / 2**20) for peak in (small, large)],
+                }
+            )
+    return found
+
+
+def _in_a_process(folder: Path, job: str, n: int, n_random: int) -> dict[str, int]:
+    command = [sys.executable, __file__, "--measure", str(folder), job, str(n), str(n_random)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def measure(folder: str, job: str, n: int, n_random: int) -> dict[str, int]:
+    """Resident bytes before the job and at its peak, sampled every 2 ms."""
+    import psutil
+
+    import caa_lens as caa
+
+    model: Any = caa.load_model(folder)
+    pairs = subjects.pairs(n)
+    vectors = caa.extract_vectors(model, pairs[:20], prompt_format="base")
+    caa.sweep(model, vectors, pairs[:5], multipliers=(1.0,), prompt_format="base")
+    process, done, peak = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    before = process.memory_info().rss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    if job == "extract":
+        caa.extract_vectors(model, pairs, prompt_format="base")
+    else:
+        caa.sweep(model, vectors, pairs, multipliers=(1.0,), n_random=n_random, prompt_format="base")
+    done.set()
+    watcher.join()
+    return {"before": before, "peak": peak[0]}
+
+
+def main() -> None:
+    """Print the rows, or measure one case for `run`."""
+    if sys.argv[1:2] == ["--measure"]:
+        folder, job, n, n_random = sys.argv[2:]
+        sys.stdout.write(json.dumps(measure(folder, job, int(n), int(n_random))) + "\n")
+        return
+    for each in run():
+        sys.stdout.write(f"{each}\n")
+
+
+if __name__ == "__main__":
+    main()
