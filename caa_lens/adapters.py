@@ -117,6 +117,11 @@ class Adapter:
         heads = int(getattr(self.cfg, "n_key_value_heads", None) or self.cfg.n_heads)
         return 2 * self.n_layers * heads * int(self.cfg.d_head) * self.dtype.itemsize
 
+    @property
+    def keeps_patterns(self) -> bool:
+        """Whether every block's attention keeps its last pattern, as TransformerLens' joint attention bridges do."""
+        return any(hasattr(getattr(block, "attn", None), "_pattern") for block in self.blocks)
+
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
         """The weights that the fingerprint is taken from."""
         return cast(Any, self.model).named_parameters()
@@ -291,7 +296,7 @@ class BridgeAdapter(Adapter):
             keywords["position_ids"] = positions[:, -ids.shape[1] :]
         if last is not None and "logits_to_keep" in self.accepts:
             kept, last = torch.unique(last, return_inverse=True)
-            keywords["logits_to_keep"] = kept
+            keywords["logits_to_keep"] = kept.cpu()  # the last block may be on another device than the ids
         logits, cache = self.model(ids, attention_mask=mask, return_type="logits_and_cache", **keywords)
         if last is None:
             return logits[:, -1], cache

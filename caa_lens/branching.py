@@ -76,7 +76,7 @@ def branch_logits(
     """
     layers = sorted({layer for branch in branches for layer, _ in branch.edits})
     with hooked(adapter, layers) as hooks:
-        for batch in _batches(adapter, prompts, branches, batch_size):
+        for batch in _batches(adapter, prompts, branches, batch_size, alike=True):
             for chunk, logits in _chunks(adapter, hooks, prompts, branches, batch, ()):
                 receive(chunk, logits)
 
@@ -96,32 +96,42 @@ def branch_residuals(
     """
     layers_hooked = sorted(set(layers) | {layer for branch in branches for layer, _ in branch.edits})
     with hooked(adapter, layers_hooked) as hooks:
-        for batch in _batches(adapter, prompts, branches, batch_size):
+        for batch in _batches(adapter, prompts, branches, batch_size, alike=False):
             for chunk, residuals in _chunks(adapter, hooks, prompts, branches, batch, layers):
                 receive(chunk, residuals)
 
 
 def _batches(
-    adapter: Adapter, prompts: Sequence[TokenIds], branches: Sequence[Branch], batch_size: int | None
+    adapter: Adapter,
+    prompts: Sequence[TokenIds],
+    branches: Sequence[Branch],
+    batch_size: int | None,
+    *,
+    alike: bool,
 ) -> Iterator[dict[int, list[int]]]:
-    """Prompts of similar length together, each with the indices of its branches."""
+    """Prompts of similar length together, each with the indices of its branches.
+
+    Where ``alike``, the branches of a batch are equally long: logits are made for the same columns of every row.
+    """
     size_given = check_batch_size(batch_size)
-    lengths = [0] * len(prompts)
-    n_new = [0] * len(prompts)
+    longest, n_new = [0] * len(prompts), [0] * len(prompts)
     of_prompt: dict[int, list[int]] = {}
     for index, branch in enumerate(branches):
         of_prompt.setdefault(branch.prompt, []).append(index)
         n_new[branch.prompt] += len(branch.tokens)
-        lengths[branch.prompt] = max(lengths[branch.prompt], len(prompts[branch.prompt]) + len(branch.tokens))
-    check_context(adapter, lengths)
-    order = sorted(of_prompt, key=lambda prompt: len(prompts[prompt]), reverse=True)
+        longest[branch.prompt] = max(longest[branch.prompt], len(branch.tokens))
+    check_context(adapter, [len(ids) + new if new else 0 for ids, new in zip(prompts, longest, strict=True)])
     room = working_bytes(adapter.device)
-    while order:
-        n_prompt = len(prompts[order[0]])
-        per_prompt = prompt_bytes(adapter, n_prompt, min(PACKED_TOKENS, n_new[order[0]]))
-        size = size_given or max(1, min(most_tokens(adapter.device) // max(1, n_prompt), room // per_prompt))
-        batch, order = order[:size], order[size:]
-        yield {prompt: of_prompt[prompt] for prompt in batch}
+    for width in sorted({longest[prompt] for prompt in of_prompt}) if alike else [None]:
+        order = [prompt for prompt in of_prompt if width in (None, longest[prompt])]
+        order.sort(key=lambda prompt: len(prompts[prompt]), reverse=True)
+        most_new = min(PACKED_TOKENS, max((n_new[prompt] for prompt in order), default=0))
+        while order:
+            n_prompt = len(prompts[order[0]])
+            fitting = room // prompt_bytes(adapter, n_prompt, most_new)
+            size = size_given or max(1, min(most_tokens(adapter.device) // max(1, n_prompt), fitting))
+            batch, order = order[:size], order[size:]
+            yield {prompt: of_prompt[prompt] for prompt in batch}
 
 
 def _chunks(

@@ -76,7 +76,7 @@ def extract_vectors(
         read: Where to read: a role of the formatted prompt (its last token), or a position counted from either end.
         prompt_format: None chooses the tokenizer's chat template where there is one, else the paper's base format.
         system: A system prompt for every pair.
-        batch_size: Pairs run at once; None chooses by their length.
+        batch_size: Pairs run at once; None chooses by their length and the free memory.
         progress: Show a progress bar, under this text where it is one.
 
     Raises:

@@ -11,15 +11,17 @@ import torch
 from caa_lens.adapters import Adapter
 
 WORKING_BYTES = 1 << 30
-"""A job takes no more than this, however much is free: on the machines measured, more is no faster."""
+"""On a CPU a job takes no more than this, however much is free: more was no faster where it was measured."""
 
 
 def working_bytes(device: torch.device) -> int:
-    """What one job may take on this device: a quarter of what is free, and at most `WORKING_BYTES`."""
+    """What one job may take on this device: a quarter of what is free, on a CPU at most `WORKING_BYTES`."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own pool
+        return (torch.cuda.mem_get_info(device)[0] + unused) // 4
     import psutil
 
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)
-    return min(WORKING_BYTES, free // 4)
+    return min(WORKING_BYTES, int(psutil.virtual_memory().available) // 4)
 
 
 def most_tokens(device: torch.device) -> int:
@@ -37,12 +39,14 @@ def prompt_bytes(adapter: Adapter, n_prompt: int, n_new: int) -> int:
     def block(queries: int, keys: int) -> int:
         return queries * (keys * heads * (3 * item + 8) + (8 * adapter.d_model + 4 * d_mlp) * item)
 
-    return n_prompt * adapter.bytes_per_position + max(block(n_prompt, n_prompt), block(n_new, n_prompt + n_new))
+    largest = max(block(n_prompt, n_prompt), block(n_new, n_prompt + n_new))
+    kept = adapter.n_layers * heads * max(n_prompt**2, n_new * (n_prompt + n_new)) * item
+    return n_prompt * adapter.bytes_per_position + largest + (kept if adapter.keeps_patterns else 0)
 
 
 def fork_bytes(adapter: Adapter, length: int) -> int:
-    """One forked branch: its copy of the keys and values, once more while they grow, and its logits."""
-    return 2 * length * adapter.bytes_per_position + logit_bytes(adapter)
+    """One forked branch: its copy of the keys and values, one layer's once more while it grows, and its logits."""
+    return length * adapter.bytes_per_position * (adapter.n_layers + 1) // adapter.n_layers + logit_bytes(adapter)
 
 
 def logit_bytes(adapter: Adapter) -> int:

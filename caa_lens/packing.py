@@ -67,7 +67,7 @@ class PackedPass:
         ids: ``[row, column]``.
         mask: Additive, ``[row, 1, column, prompt + column]``.
         positions: ``[row, column]``.
-        keep: The columns with the last token of some branch.
+        keep: The columns with the last token of some branch; on the CPU, from where they index any device.
         rows: The row of each branch.
         kept: Each branch's place in ``keep``.
         widths: How many columns have joined before each block.
@@ -185,9 +185,9 @@ def pack(
         ids=new_ids,
         mask=mask.unsqueeze(1),
         positions=positions,
-        keep=torch.from_numpy(keep).to(device),
+        keep=torch.from_numpy(keep),
         rows=at_rows,
-        kept=torch.from_numpy(kept).to(device),
+        kept=torch.from_numpy(kept),
         widths=[
             first_column + sum(width for start, width in width_of.items() if start < layer)
             for layer in range(adapter.n_layers)
@@ -210,7 +210,9 @@ def _seen(
     seen = torch.cat([prompt.expand(-1, owner.shape[1], -1), own], dim=2)
     if not with_prompt:
         return seen
-    causal = prompt.expand(-1, prompt.shape[2], -1).tril()
+    # Padding sees itself: a row that saw nothing would be NaN where the mask's minimum overflows to minus infinity.
+    n_prompt = prompt.shape[2]
+    causal = prompt.expand(-1, n_prompt, -1).tril() | torch.eye(n_prompt, dtype=torch.bool, device=prompt.device)
     return torch.cat([torch.cat([causal, causal.new_zeros(*causal.shape[:2], owner.shape[1])], dim=2), seen], dim=1)
 
 

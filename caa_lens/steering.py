@@ -185,7 +185,8 @@ def generate(
         model: A TransformerBridge or a HookedTransformer.
         prompts: Questions, without any template.
         steer: What to add, or None for the unsteered model; or several ways of steering under names of any kind, as
-            in ``{m: vectors[4] * m for m in (-1, 0, 1)}``. They are continued together, and each prompt is run once.
+            in ``{m: vectors[4] * m for m in (-1, 0, 1)}``. They are continued together, and a batch runs each of its
+            prompts once.
         max_new_tokens: At most; an end-of-text token ends a row earlier.
         temperature: 0 takes the likeliest token each time.
         top_p: Sample from the smallest set of tokens whose probability reaches this.

@@ -359,3 +359,35 @@ def test_a_prefill_that_leaves_early_keeps_what_a_full_pass_keeps(
     for found, expected in zip(keys_and_values(cache), keys_and_values(full), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert not any("update" in vars(layer) for layer in cache.layers), "the way out must not stay in the cache"
+
+
+def test_a_config_that_names_another_dtype_than_the_weights_gives_no_nan(tiny_path: Callable[[str], Path]) -> None:
+    """`boot_transformers(hf_model=...)` writes float32 into the config whatever the weights are."""
+    model: Any = caa.load_model(tiny_path("llama"), dtype="bfloat16")
+    prompts = [LONG, [1]]
+    found: list[Tensor] = []
+    for dtype in (torch.bfloat16, torch.float32):
+        model.cfg.dtype = dtype
+        rows: list[Tensor] = []
+        branch_residuals(
+            adapt(model),
+            prompts,
+            [Branch(0, (5,)), Branch(1, (6,))],
+            [0, 3],
+            lambda _, got, rows=rows: rows.append(got),
+        )
+        found.append(torch.cat(rows))
+    assert not found[1].isnan().any()
+    torch.testing.assert_close(found[0], found[1], atol=1e-2, rtol=1e-2)
+
+
+def test_the_prefill_of_an_architecture_that_nobody_compared_runs_to_its_end(
+    bridge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a model may have a cache of another kind: it makes its own, and nothing in it is replaced."""
+    monkeypatch.setattr("caa_lens.adapters.PACKED_MODELS", frozenset())
+    model, seen = bridge("llama"), []
+    adapter = adapt(model)
+    with torch.no_grad(), model.hooks(fwd_hooks=[(adapter.hook_name(3), lambda resid, hook: seen.append(hook.name))]):
+        adapter.prefill(*left_padded(adapter, PROMPTS))
+    assert len(seen) == 1

@@ -45,7 +45,7 @@ def sweep(model: Any, plain: Any, rounds: int, device: str) -> list[dict[str, An
     """`sweep` over every layer x 7 multipliers x 50 items against one prompt pass, and against a pass per cell."""
     items = subjects.pairs(N_ITEMS, "test")
     vectors = caa.extract_vectors(model, items, prompt_format="base")
-    texts = prompt_ids(model, items)
+    texts = [ids[:-1] for ids in prompt_ids(model, items)]  # what is read are the logits before the letter
     prepared = floor_batches(plain, texts, device)
     n_layers = len(vectors.layers)
     n_cells = n_layers * (len(MULTIPLIERS) - 1) + 1  # multiplier 0 is the same at every layer

@@ -3,7 +3,7 @@
     python peer_worker.py steering-vectors|repeng MODEL TEXTS.json OUT.pt ROUNDS
 
 ``TEXTS.json`` holds ``[positive, negative]`` texts that end with the answer's letter. Written are the batch size chosen
-(the fastest of four on a part of the texts), the median ratio to the floor (one side of each pair, once through the
+(the fastest of six on a part of the texts), the median ratio to the floor (one side of each pair, once through the
 blocks without logits, sorted by length), and the mean-difference vectors. Nothing of caa_lens is imported: its packages
 cannot all be installed here.
 """
@@ -33,8 +33,8 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer(positive).input_ids for positive, _ in texts]
     extract = {"steering-vectors": steering_vectors, "repeng": repeng}[library]
-    size = fastest(lambda size: extract(model, tokenizer, texts[:32], size), [1, 4, 8, 16], rounds=1)
-    tokens = fastest(lambda tokens: prompt_pass(model, batches(ids[:48], tokens)), [512, 1024, 2048])
+    size = fastest(lambda size: extract(model, tokenizer, texts[:32], size), [1, 2, 4, 8, 16, 32], rounds=1)
+    tokens = fastest(lambda tokens: prompt_pass(model, batches(ids[:48], tokens)), [512, 1024, 2048, 4096])
     prepared = batches(ids, tokens)
     times = interleaved(
         {

@@ -42,9 +42,9 @@ blocks, sorted by length, at its best batch size, without logits and without a c
 
 PEERS = """## Other libraries
 
-Each runs in an environment of its own beside the same floor, and what the table divides are the two ratios to the
-floor. repeng is timed without the PCA that it makes of what it has read, and its last layer is left out: there it reads
-the stream after the final norm. The smallest cosine over layers between their mean difference and that of caa_lens:
+Each runs in an environment, and so in a process, of its own beside the same floor, and what the table divides are the
+two ratios to the floor. repeng is timed without the PCA that it makes of what it has read, and its last layer is left
+out: there it reads the stream after the final norm. The cosine is between their mean difference and that of caa_lens.
 """
 
 
@@ -122,23 +122,16 @@ def _line(row: dict[str, Any]) -> str:
 
 def _peers(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "## Agreement with other libraries",
-        "",
-        "Smallest cosine over layers between their mean difference and ours:",
+        PEERS,
+        "| library | layers compared | smallest cosine | its seconds | caa_lens' seconds |",
+        "|---|---|---|---|---|",
     ]
-    lines += ["", "| library | layers compared | smallest cosine |", "|---|---|---|"]
     for row in rows:
-        lines.append(
-            f"| {row['job'].partition(',')[2].partition('(')[0].strip()} | {row['layers']} | {row['cosine']:.7f} |"
-        )
-    lines += [
-        "",
-        "Each library runs in an environment of its own beside the same floor; what is divided are the two ratios to",
-    ]
-    lines += [
-        "the floor. repeng is timed without the PCA that it makes of what it has read, and its last layer is left out:"
-    ]
-    return [*lines, "there it reads the stream after the final norm."]
+        theirs = row["job"].partition(",")[2].partition("(")[0].strip()
+        name = theirs.partition(" ")[0]
+        seconds = f"{row['seconds'][name]:.1f} | {row['seconds']['caa_lens']:.1f}"
+        lines.append(f"| {theirs} | {row['layers']} | {row['cosine']:.7f} | {seconds} |")
+    return lines
 
 
 def _memory(rows: list[dict[str, Any]]) -> list[str]:
