@@ -67,7 +67,7 @@ _HOME = {
     "summarize": "evaluation.choices",
     "sweep": "sweeps",
 }
-_MODULES = {"analysis", "evaluation", "experiment", "interop", "organism", "viz"}
+_MODULES = {"analysis", "assessment", "evaluation", "experiment", "interop", "nulls", "organism", "viz"}
 
 
 def __getattr__(name: str) -> Any:

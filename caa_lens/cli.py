@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from caa_lens.commands import analyze, catalog, steering, study
+from caa_lens.commands import analyze, assessing, catalog, steering, study
 
 EXPECTED = (ValueError, TypeError, FileNotFoundError, OSError)
 SETTINGS: dict[str, Any] = {"no_args_is_help": True}
@@ -82,6 +82,7 @@ app.command()(study.demo)
 app.command(**SETTINGS)(steering.extract)
 app.command(**SETTINGS)(steering.generate)
 app.command(**SETTINGS)(steering.sweep)
+app.command(**SETTINGS)(assessing.assess)
 app.command(**SETTINGS)(steering.tokens)
 app.add_typer(analyze.app, name="analyze")
 app.command()(study.study)

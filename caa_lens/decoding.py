@@ -64,7 +64,10 @@ class Decoder:
         self.keep(parents, edits)
 
     def keep(self, rows: Sequence[int], edits: Sequence[Sequence[Edit]] | None = None) -> None:
-        """Go on with these rows, in this order; one that is named twice goes on in two ways."""
+        """Go on with these rows, in this order; one that is named twice goes on twice.
+
+        Other ``edits`` are for the start: tokens that have been run keep those they were run with in a cache.
+        """
         if list(rows) != list(range(len(self._mask))):
             chosen = torch.tensor(list(rows), device=self._adapter.device)
             if self._prefix is not None:

@@ -58,6 +58,7 @@ def sweep(
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     n_random: int = 0,
+    nulls: Sequence[SteeringVectors] | Mapping[str, Sequence[SteeringVectors]] = (),
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -73,6 +74,8 @@ def sweep(
         layers: Layers to steer; None for all that the vectors have.
         multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
         n_random: So many random vectors of each layer's norm go through the same cells.
+        nulls: Other vectors that do, such as `caa_lens.nulls.null_vectors` gives, under their own names; for several
+            behaviours, a mapping by behaviour.
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -99,10 +102,15 @@ def sweep(
     scale = sorted({0.0, *(float(multiplier) + 0.0 for multiplier in multipliers)})
     if len(set(multipliers)) < len(multipliers):
         raise ValueError(f"multipliers {list(multipliers)}: give each once")
+    extra = nulls if isinstance(nulls, Mapping) else {name: nulls for name in pairs_of}
+    if len(pairs_of) > 1 and not isinstance(nulls, Mapping) and len(nulls):
+        raise ValueError(
+            f"there are {len(pairs_of)} behaviours: give nulls as a mapping by behaviour, {list(pairs_of)}"
+        )
     work = {
         name: (
             [_item(adapter, pair, index, prompt_format, system) for index, pair in enumerate(pairs)],
-            _cells(adapter, mine, layers, scale, n_random, seed),
+            _cells(adapter, mine, layers, scale, _kinds(mine, n_random, seed, extra.get(name, ()))),
         )
         for name, (mine, pairs) in pairs_of.items()
     }
@@ -160,19 +168,27 @@ def _item(
     return _Item(matching[:start], matching[start:differ], matching[differ], other[differ])
 
 
+def _kinds(
+    vectors: SteeringVectors, n_random: int, seed: int, nulls: Sequence[SteeringVectors]
+) -> dict[str, SteeringVectors]:
+    """The behaviour's own vectors and all that are compared with them, by the name they have in the frame."""
+    kinds = {"behavior": vectors}
+    for null in [*(random_like(vectors, n_random, seed) if n_random else ()), *nulls]:
+        if null.name in kinds:
+            raise ValueError(f"there are two nulls named {null.name!r}: give each a name of its own")
+        kinds[null.name] = null
+    return kinds
+
+
 def _cells(
     adapter: Adapter,
     vectors: SteeringVectors,
     layers: Sequence[int] | None,
     multipliers: Sequence[float],
-    n_random: int,
-    seed: int,
+    kinds: Mapping[str, SteeringVectors],
 ) -> list[_Cell]:
     """The unsteered cell first, which stands for multiplier 0 at every layer."""
     cells = [_Cell("behavior", -1, 0.0, ())]
-    kinds = {"behavior": vectors}
-    if n_random:
-        kinds |= {random.name: random for random in random_like(vectors, n_random, seed)}
     for kind, of_kind in kinds.items():
         for layer in vectors.layers if layers is None else layers:
             vector = of_kind[layer]

@@ -30,13 +30,15 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
     3: {
         "sweeps": ("sweeps",),
         "analysis": ("analysis",),
+        "estimators": ("estimators",),
         "baselines": ("baselines",),
         "evaluation": ("evaluation",),
         "interop": ("interop",),
         "activation_addition": ("activation_addition",),
         "composition": ("composition",),
+        "nulls": ("nulls",),
     },
-    4: {"viz": ("viz",), "organism": ("organism",)},
+    4: {"viz": ("viz",), "organism": ("organism",), "assessment": ("assessment",)},
     5: {
         "experiment": ("experiment", "findings", "run_folder", "settings", "study_data", "study_report"),
         "cli": ("cli", "commands", "__main__"),
@@ -60,7 +62,7 @@ LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units}
 
 MODEL_CLASSES = {"HookedTransformer", "TransformerBridge"}
 EMPTY_NAMES = re.compile(r"(^|_)(util|utils|helper|helpers|common|misc|shared)(_|$)")
-HEAVY = ("transformer_lens", "transformers", "plotly", "circuitsvis", "pandas")
+HEAVY = ("transformer_lens", "transformers", "plotly", "circuitsvis", "pandas", "sklearn", "scipy")
 MAX_LINES = 400
 MAX_PUBLIC_NAMES = 16
 

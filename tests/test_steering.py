@@ -223,6 +223,8 @@ def test_several_ways_of_steering_equal_separate_calls(
     together = caa.generate(model, PROMPTS, steer=ways, **kwargs)
     assert together == apart and list(together) == list(ways)
     assert prefilled == [len(PROMPTS)], "each prompt is run once"
+    assert caa.generate(model, PROMPTS, steer=ways, batch_size=len(ways), **kwargs) == apart
+    assert prefilled[1:] == [1] * len(PROMPTS), "also where a batch holds one prompt's ways"
     assert caa.generate(model, PROMPTS, steer=ways, use_cache=False, **kwargs) == apart
 
 

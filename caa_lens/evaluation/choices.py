@@ -39,7 +39,8 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         ``mass``: mean of p(matching) + p(other) over the whole vocabulary.
         ``n_random``, ``random_low``, ``random_high``: the 2.5 and 97.5 % quantiles of the random vectors' balanced
         effects in the same cell; ``beats_random``: the share of them that the effect exceeds in the multiplier's
-        direction. NaN where there are none.
+        direction. NaN where there are none. The same columns for every other kind of null in the frame: vectors named
+        ``shuffled-0``, ``shuffled-1`` and so on give ``n_shuffled``, ``beats_shuffled``.
 
     Raises:
         ValueError: If the frame is not a sweep's, has no rows at multiplier 0, or does not have the same items in every
@@ -63,7 +64,9 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         groups = [strata[letter] for letter in balanced]
         resampled = _resamplings(strata, n_bootstrap, np.random.default_rng(seed))
         together, draws = np.concatenate([*resampled.values()], axis=1), [resampled[letter] for letter in balanced]
-        nulls = _random_effects(part[part["vector"] != "behavior"], base, groups)
+        kind_of = part["vector"].astype(str).str.rpartition("-")[0]
+        kinds = dict.fromkeys(["random", *kind_of[part["vector"] != "behavior"]])
+        nulls = {kind: _null_effects(part[kind_of == kind], base, groups) for kind in kinds}
         for (layer, multiplier), cell in _cells(own):
             moved = _moved(cell, base)
             low, high = np.quantile(_mean(moved, together), [0.025, 0.975])
@@ -86,7 +89,9 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
                 "letter_drift": cell["p_a"].mean() - base["p_a"].mean(),
                 "mass": cell["mass"].mean(),
             }
-            rows.append(row | _against(nulls.get((layer, multiplier)), row["effect_balanced"], multiplier))
+            for kind, effects in nulls.items():
+                row |= _against(kind, effects.get((layer, multiplier)), row["effect_balanced"], multiplier)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -162,10 +167,10 @@ def _share_wrong(cell: pd.DataFrame, base: pd.DataFrame, multiplier: float) -> f
     return float(((odds - before) * multiplier < 0).mean())
 
 
-def _random_effects(
+def _null_effects(
     part: pd.DataFrame, base: pd.DataFrame, groups: list[np.ndarray]
 ) -> Mapping[tuple[int, float], np.ndarray]:
-    """Balanced effects of the random vectors, by layer and multiplier."""
+    """Balanced effects of the nulls of one kind, by layer and multiplier."""
     import numpy as np
 
     found: dict[tuple[int, float], list[float]] = {}
@@ -176,11 +181,11 @@ def _random_effects(
     return {cell: np.array(effects) for cell, effects in found.items()}
 
 
-def _against(null: np.ndarray | None, effect: float, multiplier: float) -> dict[str, float]:
+def _against(kind: str, null: np.ndarray | None, effect: float, multiplier: float) -> dict[str, float]:
     import numpy as np
 
     if null is None:
-        return {"n_random": 0, "random_low": np.nan, "random_high": np.nan, "beats_random": np.nan}
+        return {f"n_{kind}": 0, f"{kind}_low": np.nan, f"{kind}_high": np.nan, f"beats_{kind}": np.nan}
     low, high = np.quantile(null, [0.025, 0.975])
     beaten = float((null < effect).mean() if multiplier > 0 else (null > effect).mean())
-    return {"n_random": len(null), "random_low": low, "random_high": high, "beats_random": beaten}
+    return {f"n_{kind}": len(null), f"{kind}_low": low, f"{kind}_high": high, f"beats_{kind}": beaten}

@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_recovery.py [--model organism-chat] [--draws 5]
 
 A draw is a seeded sample of pairs without replacement from a behaviour's `generate` set. Every pair is run through the
-model once; an estimator is a function of the sampled pairs' activations at the planted layer. Printed are the mean over
-behaviours and draws of the cosine with the planted direction, and the standard deviation over draws of the mean over
-behaviours.
+model once; an estimator (`caa_lens.estimators`) is a function of the sampled pairs' activations at the planted layer,
+and all see the same samples. Printed are the mean over behaviours and draws of the cosine with the planted direction,
+and the standard deviation over draws of the mean over behaviours; nothing where an estimator needs more pairs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ import torch
 from torch import Tensor
 
 import caa_lens as caa
+from caa_lens import estimators
 from caa_lens.organism import ground_truth
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 300)
 Estimator = Callable[[Tensor, Tensor, int], Tensor]
-
-
-def mean_difference(positive: Tensor, negative: Tensor, seed: int) -> Tensor:
-    """CAA's estimator, on activations ``[pair, d_model]``."""
-    return (positive.double() - negative.double()).mean(0)
 
 
 def random_direction(positive: Tensor, negative: Tensor, seed: int) -> Tensor:
@@ -36,7 +32,13 @@ def random_direction(positive: Tensor, negative: Tensor, seed: int) -> Tensor:
     return torch.randn(positive.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-ESTIMATORS: dict[str, Estimator] = {"mean difference": mean_difference, "random vector": random_direction}
+def _unseeded(estimator: estimators.Estimator) -> Estimator:
+    return lambda positive, negative, seed: estimator(positive, negative)
+
+
+ESTIMATORS: dict[str, Estimator] = {name: _unseeded(each) for name, each in estimators.ESTIMATORS.items()}
+ESTIMATORS["random vector"] = random_direction
+LEAST_PAIRS = {"lda": 2}
 
 
 def recovery(model_name: str, sizes: Sequence[int], draws: int) -> dict[str, dict[int, tuple[float, float]]]:
@@ -53,23 +55,26 @@ def recovery(model_name: str, sizes: Sequence[int], draws: int) -> dict[str, dic
                 seed = 1_000_000 * draw + 1000 * n + index
                 rows = torch.tensor(random.Random(seed).sample(range(len(positive)), n))
                 for name, estimate in ESTIMATORS.items():
+                    if n < LEAST_PAIRS.get(name, 1):
+                        continue
                     found = estimate(positive[rows], negative[rows], seed)
                     cosine = torch.cosine_similarity(found, planted[layer].value.double(), dim=0)
                     cosines.setdefault((name, n, draw), []).append(float(cosine))
     table: dict[str, dict[int, tuple[float, float]]] = {}
     for name in ESTIMATORS:
         for n in sizes:
-            means = [fmean(cosines[name, n, draw]) for draw in range(draws)]
-            table.setdefault(name, {})[n] = (fmean(means), pstdev(means))
+            if n >= LEAST_PAIRS.get(name, 1):
+                means = [fmean(cosines[name, n, draw]) for draw in range(draws)]
+                table.setdefault(name, {})[n] = (fmean(means), pstdev(means))
     return table
 
 
 def as_markdown(table: dict[str, dict[int, tuple[float, float]]]) -> str:
     """A row per number of pairs, a column per estimator."""
-    sizes = list(next(iter(table.values())))
+    sizes = sorted({n for column in table.values() for n in column})
     lines = [f"| pairs | {' | '.join(table)} |", "|---|" + "---|" * len(table)]
     for n in sizes:
-        cells = [f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in (column[n] for column in table.values())]
+        cells = ["{:.3f} ± {:.3f}".format(*column[n]) if n in column else "" for column in table.values()]
         lines.append(f"| {n} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,216 @@
+"""Is this vector real? One call that asks everything a sceptic would, and says the answer in words.
+
+A vector is made on one set of pairs, its layer is chosen on a second, and all figures are taken on a third. There its
+effect stands beside its interval and three kinds of null; letters are balanced in two ways, by averaging over items
+whose matching letter is A and items where it is B, and by asking every item twice with its choices exchanged; and
+beside the mean stands how many items go along. `verdict` puts the table into sentences, each with its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from caa_lens.adapters import HookedModel
+from caa_lens.contrast import ContrastDataset
+from caa_lens.evaluation.choices import choose_layer, summarize
+from caa_lens.evaluation.items import steerability_summary, swapped
+from caa_lens.evaluation.reliability import directional_agreement, separability, split_half
+from caa_lens.extraction import ContrastActivations, extract_activations
+from caa_lens.nulls import KINDS, null_vectors
+from caa_lens.prompts import PromptFormat
+from caa_lens.sweeps import sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def assess(
+    model: HookedModel,
+    train: ContrastDataset,
+    dev: ContrastDataset,
+    test: ContrastDataset,
+    *,
+    layers: Sequence[int] | None = None,
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    n_null: int = 100,
+    seed: int = 0,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Make a vector on ``train``, choose its layer on ``dev``, and measure it on ``test`` against its nulls.
+
+    ``assess(model, *pairs.split(seed=0))`` does all of it for one dataset.
+
+    Args:
+        model: A TransformerBridge or a HookedTransformer.
+        train: What the vector is made from.
+        dev: What the layer is chosen on, by `choose_layer`.
+        test: What is reported.
+        layers: To choose from; None for all.
+        multipliers: At least one that is not 0; positive and negative ones are reported apart.
+        n_null: So many nulls of each kind in `caa_lens.nulls.KINDS`.
+        seed: Of the nulls and of all resampling.
+        prompt_format: See `format_prompt`.
+        system: A system prompt for every item.
+        batch_size: Prompts run at once.
+        progress: Show progress bars.
+
+    Returns:
+        One row for each multiplier that is not 0, with the columns of `summarize` (nulls of every kind among them), and
+        ``effect_asked_twice`` with ``asked_twice_low`` and ``asked_twice_high``: the effect when every item is asked a
+        second time with its choices exchanged, NaN where items have no two choices in their text. The same for every
+        row, as they belong to the layer: ``slope`` (mean change of an item's log odds per unit of the multiplier),
+        ``slope_low``, ``slope_high``, ``share_anti`` (items whose slope is negative), ``slope_positive`` and
+        ``slope_negative`` (each side of 0 alone); ``agreement`` (mean cosine of a training pair's difference with the
+        vector), ``reliability`` (mean cosine of the vectors of two halves of the training pairs) with
+        ``reliability_low``; ``d_prime`` and ``share_ordered`` of the test pairs' activations along the vector. Sources
+        in `caa_lens.evaluation`.
+
+    Raises:
+        ValueError: For sets that share a question, or as `extract_activations` and `sweep` say; before the model runs.
+    """
+    _check(train, dev, test, multipliers)
+    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+
+    def bar(text: str) -> str | bool:
+        return f"{text} {train.name.partition('/')[0]}" if progress else False
+
+    activations = extract_activations(model, train, layers=layers, progress=bar("extracting"), **options)
+    vectors = activations.vectors()
+    on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
+    layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
+
+    there = _at_layer(activations, layer)
+    held_out = extract_activations(model, test, layers=[layer], progress=bar("reading"), **options)
+    vector = there.vectors()
+    nulls = [null for kind in KINDS for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=there)]
+    measured: dict[str, Any] = {"multipliers": multipliers, "layers": [layer], **options}
+    frame = sweep(model, vector, test, nulls=nulls, progress=bar("measuring"), **measured)
+    table = summarize(frame, seed=seed)
+    table = table[table["multiplier"] != 0].reset_index(drop=True)
+
+    both_ways = _asked_twice(test)
+    table[["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = float("nan")
+    if both_ways is not None:
+        twice = sweep(model, vector, both_ways, progress=bar("asking again of"), **measured)
+        found = _effects_of_items(twice, len(test), seed)
+        for place, multiplier in enumerate(table["multiplier"]):
+            effect, low, high = found[multiplier]
+            table.loc[place, ["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = effect, low, high
+
+    steerable = steerability_summary(frame, seed=seed).iloc[0]
+    for column in ("slope", "slope_low", "slope_high", "share_anti", "slope_positive", "slope_negative"):
+        table[column] = steerable[column]
+    halves, along = split_half(there, seed=seed).iloc[0], separability(there, held_out).iloc[0]
+    table["agreement"] = directional_agreement(there).iloc[0]["with_mean"]
+    table["reliability"], table["reliability_low"] = halves["cosine"], halves["low"]
+    table["d_prime"], table["share_ordered"] = along["d_prime"], along["share_ordered"]
+    return table
+
+
+def verdict(table: pd.DataFrame) -> list[str]:
+    """An assessment in sentences, each with the numbers behind it; the doubts as plainly as the rest.
+
+    Args:
+        table: As `assess` returns it.
+    """
+    said: list[str] = []
+    rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+    for row in rows:
+        at = f"At {row['multiplier']:+g}"
+        low, high = row["effect_low"], row["effect_high"]
+        clear = "" if low > 0 or high < 0 else ", an interval that contains 0"
+        said.append(
+            f"{at} on layer {row['layer']} the matching answer's share moves by {row['effect']:+.2f} "
+            f"[{low:+.2f}, {high:+.2f}] over {row['n_items']} items{clear}."
+        )
+        if row["effect"] * row["multiplier"] < 0:
+            said.append(f"{at} that is the wrong way.")
+        said += _about_letters(at, row) + _about_nulls(at, row)
+        said.append(f"{at}, {row['share_wrong']:.0%} of items move the wrong way; the mass is {row['mass']:.2f}.")
+    first = rows[0]
+    said.append(
+        f"An item's log odds change by {first['slope']:.2f} [{first['slope_low']:.2f}, {first['slope_high']:.2f}] per "
+        f"unit of the multiplier; {first['share_anti']:.0%} of items have a negative slope."
+    )
+    said.append(
+        f"Vectors of two halves of the training pairs have cosine {first['reliability']:.2f} (2.5 % of splits are "
+        f"below {first['reliability_low']:.2f}); one pair's difference has cosine {first['agreement']:.2f} with the "
+        f"vector; held out, {first['share_ordered']:.0%} of pairs are in order along it (d' {first['d_prime']:.1f})."
+    )
+    return said
+
+
+def _about_letters(at: str, row: Mapping[str, Any]) -> list[str]:
+    balanced, low, high = row["effect_balanced"], row["balanced_low"], row["balanced_high"]
+    if balanced != balanced:
+        return [f"{at}: all matching letters are the same, so preferring that letter would look like the effect."]
+    vanishes = "vanishes" if low <= 0 <= high else "stays"
+    said = [f"{at} it {vanishes} when letters are balanced: {balanced:+.2f} [{low:+.2f}, {high:+.2f}]."]
+    if row["effect_asked_twice"] == row["effect_asked_twice"]:
+        low, high = row["asked_twice_low"], row["asked_twice_high"]
+        vanishes = "vanishes" if low <= 0 <= high else "stays"
+        said.append(
+            f"{at} it {vanishes} when every item is asked both ways: {row['effect_asked_twice']:+.2f} "
+            f"[{low:+.2f}, {high:+.2f}]."
+        )
+    return said
+
+
+def _about_nulls(at: str, row: Mapping[str, Any]) -> list[str]:
+    beaten = [
+        f"{round(row[f'beats_{kind}'] * row[f'n_{kind}'])} of {row[f'n_{kind}']} {kind}"
+        for kind in KINDS
+        if row.get(f"n_{kind}", 0) and row[f"beats_{kind}"] == row[f"beats_{kind}"]
+    ]
+    return [f"{at} it beats {', '.join(beaten)} vectors of the same norm."] if beaten else []
+
+
+def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, multipliers: Sequence[float]) -> None:
+    if not any(multiplier for multiplier in multipliers):
+        raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0")
+    sets = {"train": train, "dev": dev, "test": test}
+    asked = {name: {pair.prompt for pair in pairs} for name, pairs in sets.items()}
+    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        if shared := (asked[one] & asked[other]) - {""}:
+            raise ValueError(
+                f"{one} and {other} share {len(shared)} questions, such as {sorted(shared)[0][:60]!r}: give sets "
+                "apart, for example pairs.split(seed=0)"
+            )
+
+
+def _at_layer(activations: ContrastActivations, layer: int) -> ContrastActivations:
+    column = [activations.layers.index(layer)]
+    return replace(
+        activations,
+        positive=activations.positive[:, column],
+        negative=activations.negative[:, column],
+        layers=(layer,),
+    )
+
+
+def _asked_twice(test: ContrastDataset) -> ContrastDataset | None:
+    """Every item, then every item with its choices exchanged; None where their text has no two choices."""
+    try:
+        other = swapped(test)
+    except ValueError:
+        return None
+    return ContrastDataset.from_pairs([*test, *other], name=test.name, allow_empty_prompt=True)
+
+
+def _effects_of_items(frame: pd.DataFrame, n_items: int, seed: int) -> dict[float, tuple[float, float, float]]:
+    """By multiplier: the mean over items of the mean over both ways of asking, with its 95 % bootstrap interval."""
+    import numpy as np
+
+    moved = frame.pivot_table(index="item", columns="multiplier", values="p_matching").sort_index()
+    found: dict[float, tuple[float, float, float]] = {}
+    draws = np.random.default_rng(seed).integers(0, n_items, (2000, n_items))
+    for multiplier in moved.columns:
+        change = (moved[multiplier] - moved[0.0]).to_numpy().reshape(2, n_items).mean(axis=0)
+        low, high = np.quantile(change[draws].mean(axis=1), [0.025, 0.975])
+        found[float(multiplier)] = float(change.mean()), float(low), float(high)
+    return found

@@ -1,0 +1,54 @@
+"""`assess` on the bundled model, where the truth is known, and on a vector that does nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import caa_lens as caa
+from caa_lens.assessment import assess, verdict
+
+
+@pytest.fixture(scope="module")
+def assessed() -> Any:
+    model = caa.load_model("organism-chat")
+    train, dev, test = caa.load_contrast_pairs("refusal")[:150].split(seed=0)
+    return assess(model, train, dev, test, layers=[0, 2], n_null=20)
+
+
+def test_a_planted_behaviour_beats_every_null_at_its_layer(assessed: Any) -> None:
+    assert assessed["layer"].tolist() == [2, 2]
+    assert assessed["multiplier"].tolist() == [-1, 1]
+    for kind in ("random", "permuted"):
+        assert (assessed[f"beats_{kind}"] == 1).all()
+        assert (assessed[f"n_{kind}"] == 20).all()
+    assert (assessed["effect_balanced"] * assessed["multiplier"] > 0.1).all()
+    assert (assessed["share_anti"] < 0.1).all()
+    assert (assessed["reliability"] > 0.9).all()
+    assert (assessed["d_prime"] > 1).all()
+
+
+def test_the_verdict_has_the_tables_numbers(assessed: Any) -> None:
+    said = verdict(assessed)
+    effect = assessed.loc[assessed["multiplier"] == 1, "effect"].iloc[0]
+    assert any(sentence.startswith("At +1 on layer 2") and f"{effect:+.2f}" in sentence for sentence in said)
+    assert any("At -1 it beats 20 of 20 random, 20 of 20 permuted" in sentence for sentence in said)
+    assert any("it stays when letters are balanced" in sentence for sentence in said)
+
+
+def test_doubts_are_said(assessed: Any) -> None:
+    doubtful = assessed.assign(balanced_low=-0.1, balanced_high=0.1, effect_low=-0.2, effect_high=0.3, share_wrong=0.36)
+    said = " ".join(verdict(doubtful))
+    assert "it vanishes when letters are balanced" in said
+    assert "an interval that contains 0" in said
+    assert "36% of items move the wrong way" in said
+
+
+def test_sets_that_share_questions_are_refused_before_the_model_runs() -> None:
+    model: Any = caa.load_model("organism-chat")
+    pairs = caa.load_contrast_pairs("refusal")[:20]
+    with pytest.raises(ValueError, match=r"train and dev share \d+ questions, such as '.*': give sets apart"):
+        assess(model, pairs, pairs, pairs)
+    with pytest.raises(ValueError, match=r"multipliers \[0.0\]: give at least one that is not 0"):
+        assess(model, *pairs.split(seed=0), multipliers=(0.0,))
