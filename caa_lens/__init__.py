@@ -67,7 +67,17 @@ _HOME = {
     "summarize": "evaluation.choices",
     "sweep": "sweeps",
 }
-_MODULES = {"analysis", "assessment", "evaluation", "experiment", "interop", "nulls", "organism", "viz"}
+_MODULES = {
+    "analysis",
+    "assessment",
+    "estimators",
+    "evaluation",
+    "experiment",
+    "interop",
+    "nulls",
+    "organism",
+    "viz",
+}
 
 
 def __getattr__(name: str) -> Any:

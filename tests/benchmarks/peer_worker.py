@@ -20,7 +20,7 @@ from statistics import median
 import torch
 from measure import fastest, interleaved
 from plain_paths import batches, prompt_pass
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 warnings.filterwarnings("ignore")
 
@@ -30,21 +30,22 @@ def main() -> None:
     library, folder, texts_file, out, rounds = sys.argv[1:]
     texts = [tuple(pair) for pair in json.loads(Path(texts_file).read_text(encoding="utf-8"))]
     model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    file = str(Path(folder) / "tokenizer.json")  # its config names a class that older transformers lack
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=file, bos_token="<s>", pad_token="<pad>")
     ids = [tokenizer(positive).input_ids for positive, _ in texts]
     extract = {"steering-vectors": steering_vectors, "repeng": repeng}[library]
     size = fastest(lambda size: extract(model, tokenizer, texts[:32], size), [1, 2, 4, 8, 16, 32], rounds=1)
     tokens = fastest(lambda tokens: prompt_pass(model, batches(ids[:48], tokens)), [512, 1024, 2048, 4096])
     prepared = batches(ids, tokens)
+    found: dict = {}
     times = interleaved(
         {
             "floor": lambda: prompt_pass(model, prepared),
-            library: lambda: extract(model, tokenizer, texts, size),
+            library: lambda: found.update(extract(model, tokenizer, texts, size)),
         },
         int(rounds),
         warm=True,
     )
-    vectors = extract(model, tokenizer, texts, size)
     torch.save(
         {
             "library": library,
@@ -54,7 +55,7 @@ def main() -> None:
             "ratio": times.ratio(library, "floor"),
             "spread": times.spread(library, "floor"),
             "seconds": median(times.seconds[library]),
-            "vectors": vectors,
+            "vectors": found,
         },
         out,
     )

@@ -91,6 +91,8 @@ def page(results: dict[str, Any]) -> str:
         found += [_line(row) for row in results.get(name, {"rows": []})["rows"]]
     if "peers" in results:
         found += ["", *_peers(results["peers"]["rows"])]
+    else:
+        found += ["", "Other libraries are not measured on this page: `make bench ARGS='--only peers'` adds them."]
     if "memory" in results:
         found += ["", *_memory(results["memory"]["rows"])]
     if "techniques" in results:

@@ -88,7 +88,9 @@ def test_vectors_need_no_other_layer_than_their_own(bridge: Any) -> None:
     vectors = {"one": vectors_of(model, 0, (0,)), "two": vectors_of(model, 1, (2,))}
     layers = {"one": 0, "two": 2}
     items = {name: items_of(name) for name in vectors}
-    table = entanglement(caa.sweep(model, **crossed(vectors, items, layers)), layers, n_bootstrap=10)
+    laid_out = crossed(vectors, items, layers)
+    assert laid_out["vectors"]["one"].layers == (0, 2) and laid_out["vectors"]["one"].norms()[1] == 0
+    table = entanglement(caa.sweep(model, **laid_out), layers, n_bootstrap=10)
     assert set(table["multiplier"]) == {-1.0, 1.0} and table["effect"].abs().gt(0).all()
 
 

@@ -42,6 +42,8 @@ def test_the_format_of_pairs_can_be_given(bridge: Any) -> None:
     [found] = perplexity(model, [("what", " then")], prompt_format="plain")
     assert found == pytest.approx(plain_perplexity(model, ids, first), rel=1e-3)
     assert perplexity(model, [("what", " then")], prompt_format="plain", system="be brief") != [found]
+    whole, after_nothing = perplexity(model, ["so it is", ("", "so it is")], prompt_format="plain")
+    assert after_nothing == pytest.approx(whole, rel=1e-4), "all but BOS"
     assert perplexity(model, []) == []
     assert all(math.isnan(value) for value in perplexity(model, ["", ("a", "")]))
 

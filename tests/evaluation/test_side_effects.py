@@ -97,7 +97,7 @@ def test_the_unsteered_text_is_run_once_and_recipes_share_passes(bridge: Any, mo
 def test_log_probabilities_are_made_for_a_few_positions_at_a_time(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
 
-    model, sizes = bridge("gemma2"), []
+    model, sizes, rows = bridge("gemma2"), [], []
     expected = side_effects.side_effects(model, recipes_of(model), TEXTS)
     log_softmax = RunningTexts._log_softmax
 
@@ -105,11 +105,13 @@ def test_log_probabilities_are_made_for_a_few_positions_at_a_time(bridge: Any, m
         sizes.append(log_softmax(self, *args).shape[0])
         return log_softmax(self, *args)
 
+    run: Callable[..., torch.Tensor] = RunningTexts._logits
+    monkeypatch.setattr(RunningTexts, "_logits", lambda *args: rows.append(len(args[1])) or run(*args))
     monkeypatch.setattr(RunningTexts, "_log_softmax", measured)
     room = 32 * 3 * running_text.logit_bytes(adapt(model))
     monkeypatch.setattr(running_text, "working_bytes", lambda device: room)
     found = side_effects.side_effects(model, recipes_of(model), TEXTS)
-    assert max(sizes) <= 3
+    assert max(sizes) <= 3 and max(rows) <= 3
     pd.testing.assert_frame_equal(found, expected, check_exact=False, atol=1e-4, rtol=1e-4)
 
 
