@@ -121,7 +121,7 @@ def write_images(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
     sizes: dict[str, Any] = {side: [int(figure.layout[side]) for figure in every] for side in ("width", "height")}
     try:
         plotly.io.write_images(every, [str(path) for path in paths], scale=2, **sizes)
-    except Exception:  # noqa: BLE001 -- a browser fails in many ways, and the study does not depend on it
+    except Exception:  # a browser fails in many ways, and the study does not depend on it
         return [path for path in paths if path.is_file()]
     return paths
 

@@ -61,7 +61,7 @@ def main() -> None:
     )
 
 
-def steering_vectors(model, tokenizer, texts, size):  # noqa: ANN001, ANN201 -- the packages differ between environments
+def steering_vectors(model, tokenizer, texts, size):  # untyped: the packages differ between environments
     """Mean difference of every layer, as the library's users call it."""
     from steering_vectors import train_steering_vector
 
@@ -69,7 +69,7 @@ def steering_vectors(model, tokenizer, texts, size):  # noqa: ANN001, ANN201 -- 
     return {layer: vector.float().cpu() for layer, vector in found.layer_activations.items()}
 
 
-def repeng(model, tokenizer, texts, size):  # noqa: ANN001, ANN201
+def repeng(model, tokenizer, texts, size):
     """Its reading of hidden states, then the mean difference: without the PCA that it makes of them afterwards.
 
     Of the last layer it reads what Hugging Face gives after the final norm, which is another quantity: left out.
