@@ -9,13 +9,13 @@ norm of the vector they are compared with, layer by layer, so that a multiplier 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from caa_lens.extraction import ContrastActivations
+from caa_lens.provenance import drawing
 from caa_lens.vectors import SteeringVectors, random_like
 
 KINDS = ("random", "permuted", "shuffled")
@@ -72,7 +72,7 @@ def null_vectors(
 
 def _permuted(vectors: SteeringVectors, index: int, seed: int) -> Tensor:
     def of_layer(layer: int) -> Tensor:
-        order = torch.randperm(vectors.d_model, generator=_generator(vectors.name, layer, index, seed))
+        order = torch.randperm(vectors.d_model, generator=drawing(f"{seed}/{vectors.name}/{layer}/{index}"))
         return vectors[layer].value.double()[order]
 
     return torch.stack([of_layer(layer) for layer in vectors.layers])
@@ -81,13 +81,8 @@ def _permuted(vectors: SteeringVectors, index: int, seed: int) -> Tensor:
 def _half_negated(n: int, name: str, index: int, seed: int) -> Tensor:
     """Signs of the pairs: as many minus as plus, but for one where their number is odd."""
     signs = torch.ones(n, dtype=torch.float64)
-    signs[torch.randperm(n, generator=_generator(name, -1, index, seed))[: (n + 1) // 2]] = -1
+    signs[torch.randperm(n, generator=drawing(f"{seed}/{name}/-1/{index}"))[: (n + 1) // 2]] = -1
     return signs
-
-
-def _generator(name: str, layer: int, index: int, seed: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}/{name}/{layer}/{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
 def _named(vectors: SteeringVectors, kind: str, index: int, seed: int, values: Tensor) -> SteeringVectors:

@@ -6,10 +6,13 @@ read with they mean nothing. `Provenance` keeps those facts next to the numbers,
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
+
+import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +124,8 @@ def describe_layers(layers: Sequence[int]) -> str:
         else:
             runs.append([layer])
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def drawing(key: str) -> torch.Generator:
+    """Random numbers of their own for every key, which holds the seed; the same on every machine."""
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]))

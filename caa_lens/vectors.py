@@ -13,7 +13,6 @@ SteeringVector('kind', layer 1, d_model 2, norm 1.5, model 'toy', x 1.5)
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from torch import Tensor
 from caa_lens import vector_files
 from caa_lens.provenance import Provenance as Provenance
 from caa_lens.provenance import describe_layers as describe_layers
+from caa_lens.provenance import drawing
 
 T = TypeVar("T", bound="_Linear")
 
@@ -356,8 +356,7 @@ def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVec
 
 
 def _noise(key: str, like: SteeringVectors) -> Float[Tensor, " d_model"]:
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7])
-    return torch.randn(like.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(like.d_model, generator=drawing(key), dtype=torch.float64)
 
 
 def _as_intervention(part: Any) -> Intervention:
