@@ -99,9 +99,24 @@ class Adapter:
         """The blocks, in order."""
         return cast(Any, self.model).blocks
 
-    def hook_name(self, layer: int) -> str:
-        """A block's output, under the same name on both classes."""
-        return f"blocks.{layer}.hook_resid_post"
+    def hook_name(self, layer: int, site: str = "resid_post") -> str:
+        """A block's output, or another of its sites, under the same name on both classes."""
+        return f"blocks.{layer}.hook_{site}"
+
+    @property
+    def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
+        """The unembedding's weights: one direction a token, without its bias."""
+        return cast(Any, self.model).W_U.detach()
+
+    def final_norm(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the model's last norm makes of a residual stream."""
+        return cast(Any, self.model).ln_final(resid)
+
+    def head(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of a residual stream, as the model makes them of its last block's: norm, unembedding, soft cap."""
+        logits: Tensor = cast(Any, self.model).unembed(self.final_norm(resid))
+        cap = float(getattr(self.cfg, "output_logits_soft_cap", -1.0) or -1.0)
+        return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
     @property
     def stop_ids(self) -> set[int]:
@@ -200,12 +215,8 @@ class HookedTransformerAdapter(Adapter):
         return self._unembed(self.model(ids, attention_mask=mask, stop_at_layer=self.n_layers), last)
 
     def _unembed(self, resid: Tensor, last: Tensor) -> Tensor:
-        model = cast(Any, self.model)
         rows = torch.arange(len(resid), device=resid.device)
-        chosen = resid[rows, last.to(resid.device)].unsqueeze(1)
-        logits: Tensor = model.unembed(model.ln_final(chosen))[:, 0]
-        cap = float(getattr(self.cfg, "output_logits_soft_cap", -1.0) or -1.0)
-        return cap * torch.tanh(logits / cap) if cap > 0 else logits
+        return self.head(resid[rows, last.to(resid.device)].unsqueeze(1))[:, 0]
 
 
 PACKED_MODELS = frozenset({"llama", "mistral", "gpt2", "gpt_neox", "qwen2", "qwen3", "gemma2", "gemma3_text"})
@@ -274,8 +285,8 @@ class BridgeAdapter(Adapter):
         past: dict[str, Any] = {"use_cache": False}
         if prefix.cache is not None:
             past = {"use_cache": True, "past_key_values": _sharing(prefix.cache)}
-            for layer in past["past_key_values"].layers:
-                layer.update = partial(_read_only_update, layer)
+            for layer in past["past_key_values"].layers:  # a function of tensors: of the layer, it would be a cycle
+                layer.update = partial(_read_only_update, layer.keys, layer.values)
         logits, _ = self.model(
             ids,
             attention_mask=mask,
@@ -319,9 +330,11 @@ def _sharing(cache: Any) -> Any:
     return mine
 
 
-def _read_only_update(layer: Any, keys: Tensor, values: Tensor, *args: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
+def _read_only_update(
+    old_keys: Tensor, old_values: Tensor, keys: Tensor, values: Tensor, *args: Any, **keywords: Any
+) -> tuple[Tensor, Tensor]:
     """What a cache layer's update returns, without keeping it: each block's is freed when the block is done."""
-    return torch.cat([layer.keys, keys], dim=-2), torch.cat([layer.values, values], dim=-2)
+    return torch.cat([old_keys, keys], dim=-2), torch.cat([old_values, values], dim=-2)
 
 
 def left_padded(

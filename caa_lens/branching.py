@@ -20,7 +20,7 @@ from torch import Tensor
 
 from caa_lens.adapters import Adapter, Prefix, TokenIds, left_padded
 from caa_lens.hooking import EndOfReading, Hooks, Reading, RowPass, hooked
-from caa_lens.memory import fork_bytes, logit_bytes, most_tokens, prompt_bytes, working_bytes
+from caa_lens.memory import fork_bytes, give_back, logits_at_once, most_tokens, prompt_bytes, working_bytes
 from caa_lens.packing import Branch, pack
 
 PACKED_TOKENS = 256
@@ -132,6 +132,7 @@ def _batches(
             size = size_given or max(1, min(most_tokens(adapter.device) // max(1, n_prompt), fitting))
             batch, order = order[:size], order[size:]
             yield {prompt: of_prompt[prompt] for prompt in batch}
+            give_back(adapter.device)
 
 
 def _chunks(
@@ -151,7 +152,7 @@ def _chunks(
         return
     most_branches = PACKED_TOKENS  # more than fit where no logits are made
     if not read:
-        most_branches = max(1, working_bytes(adapter.device) // (len(batch) * logit_bytes(adapter)))
+        most_branches = max(1, logits_at_once(adapter) // len(batch))
     chunks = list(_columns(branches, batch, PACKED_TOKENS, most_branches))
     most_new = max(sum(len(branches[index].tokens) for index in mine) for mine in batch.values())
     inline = len(chunks) == 1 and most_new <= INLINE_TOKENS

@@ -6,12 +6,18 @@ say how many fit. The estimates count what is largest (attention scores, keys an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 
 from caa_lens.adapters import Adapter
 
 WORKING_BYTES = 1 << 30
 """On a CPU a job takes no more than this, however much is free: more was no faster where it was measured."""
+
+LOGIT_BYTES = 1 << 26
+"""On a CPU no more than this for logits at once: a product of a few hundred rows is at full speed."""
 
 
 def working_bytes(device: torch.device) -> int:
@@ -30,6 +36,26 @@ def most_tokens(device: torch.device) -> int:
     More is slower on a CPU, where large temporary tensors are given back to the system and asked for again.
     """
     return 1024 if device.type == "cpu" else 16384
+
+
+def give_back(device: torch.device) -> None:
+    """Hand freed memory of the CPU back to the system, where the C library can (glibc).
+
+    It keeps freed blocks for later. Batches differ in shape and blocks of one do not fit the next, so that a long job
+    would come to hold twice what it uses.
+    """
+    if device.type == "cpu" and (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    import ctypes
+
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):  # another system, or another C library
+        return None
 
 
 def prompt_bytes(adapter: Adapter, n_prompt: int, n_new: int) -> int:
@@ -52,6 +78,12 @@ def fork_bytes(adapter: Adapter, length: int) -> int:
 def logit_bytes(adapter: Adapter) -> int:
     """One position's logits, and what turning them into log-probabilities takes beside them."""
     return int(adapter.cfg.d_vocab) * (adapter.dtype.itemsize + 8)
+
+
+def logits_at_once(adapter: Adapter) -> int:
+    """How many positions' logits are made together."""
+    room = working_bytes(adapter.device)
+    return max(1, (min(room, LOGIT_BYTES) if adapter.device.type == "cpu" else room) // logit_bytes(adapter))
 
 
 def rows_at_once(adapter: Adapter, length: int) -> int:

@@ -112,3 +112,36 @@ def test_keys_and_values_are_counted_as_they_are(style: str, bridge: Any) -> Non
 
 def test_more_tokens_are_run_together_on_a_gpu() -> None:
     assert 0 < memory.most_tokens(CPU) < memory.most_tokens(torch.device("cuda"))
+
+
+def test_freed_memory_is_given_back_without_a_word_on_any_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.give_back(CPU)
+    memory.give_back(torch.device("meta"))
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: None)
+    memory.give_back(CPU)
+
+
+def test_a_packed_pass_keeps_nothing_of_its_prompts(model: Any) -> None:
+    """No cycle holds a batch's keys and values until the garbage collector comes by."""
+    import gc
+
+    adapter = adapt(model)
+    shift = torch.ones(adapter.d_model)
+    branches = [Branch(row, (1 + column,), ((1, shift),)) for row in range(2) for column in range(20)]
+
+    def run() -> None:
+        branch_logits(adapter, [(1, 2, 3), (1, 2)], branches, lambda chunk, logits: None)
+
+    run()  # what is made once may stay
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        run()
+        gc.collect()
+        left = [type(each) for each in gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not [kind for kind in left if issubclass(kind, torch.Tensor)]
