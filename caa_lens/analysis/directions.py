@@ -3,7 +3,7 @@
 Each function turns `SteeringVectors` into numbers, or into a DataFrame that plots and prints as it is. Cosines are
 accumulated in float64; the cosine of a zero vector is NaN. Published values to compare with (CAA, sections 7 to 9,
 Llama-2-7b): base and chat agree at layer 0 (.96 to .99), less in the middle (.81 to .93 at layer 11) and little at the
-end (.30 to .47 at layer 31).
+end (.30 to .47 at layer 31). A few huge coordinates can decide a cosine: `caa_lens.analysis.dimensions`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def cosine(a: SteeringVectors, b: SteeringVectors) -> Float[Tensor, " layer"]:
         ValueError: no layer in common, or another d_model.
     """
     layers = _shared_layers(a, b)
-    rows_a, rows_b = _rows(a, layers).double(), _rows(b, layers).double()
-    return ((rows_a * rows_b).sum(-1) / (_norms(rows_a) * _norms(rows_b))).float()
+    rows_a, rows_b = _rows(a, layers), _rows(b, layers)
+    return ((rows_a * rows_b).sum(-1) / (rows_a.norm(dim=-1) * rows_b.norm(dim=-1))).float()
 
 
 def compare(a: SteeringVectors, b: SteeringVectors) -> pd.DataFrame:
@@ -46,10 +46,54 @@ def compare(a: SteeringVectors, b: SteeringVectors) -> pd.DataFrame:
     layers = _shared_layers(a, b)
     columns = {
         "cosine": cosine(a, b),
-        "norm_a": _norms(_rows(a, layers)),
-        "norm_b": _norms(_rows(b, layers)),
+        "norm_a": _rows(a, layers).norm(dim=-1),
+        "norm_b": _rows(b, layers).norm(dim=-1),
     }
     return pd.DataFrame({"layer": layers, **{name: column.tolist() for name, column in columns.items()}})
+
+
+def subspace_overlap(a: Mapping[str, SteeringVectors], b: Mapping[str, SteeringVectors]) -> pd.DataFrame:
+    """How alike the spans of two sets of behaviours' vectors are, layer by layer.
+
+    Two models can keep the same behaviours in the same subspace and yet mix them differently: cosines behaviour by
+    behaviour would not show that, principal angles do. The k-th is the smallest angle between a direction in one span
+    and a direction in the other that are perpendicular to those of the angles before. Lengths do not matter.
+
+    Args:
+        a: One model's vectors by behaviour, such as the base model's.
+        b: Another's, such as the chat model's; the behaviours may be others.
+
+    Returns:
+        One row for each `layer` that all have and each angle: `angle` (from 1), `cosine` (largest first) and `degrees`;
+        and, the same for all rows of a layer, `rank_a` and `rank_b` (dimensions of the spans), `overlap` (mean squared
+        cosine: 1 where the smaller span lies in the other, 0 where they are perpendicular) and `chance` (what the
+        overlap of random spans of these ranks is on average, max(rank_a, rank_b) / d_model). A layer at which one
+        side's vectors are all zero has no rows.
+
+    Raises:
+        ValueError: no vectors, no layer in common, or different d_model.
+    """
+    import pandas as pd
+
+    if not a or not b:
+        raise ValueError("there are no vectors to compare")
+    layers = _shared_layers(*a.values(), *b.values())
+    rows: list[dict[str, float]] = []
+    for layer in layers:
+        one, other = (_basis(torch.stack([each[layer].value for each in side.values()])) for side in (a, b))
+        cosines = torch.linalg.svdvals(one.T @ other).clamp(max=1.0)
+        ranks = one.shape[1], other.shape[1]
+        whole: dict[str, float] = {
+            "rank_a": ranks[0],
+            "rank_b": ranks[1],
+            "overlap": float(cosines.square().mean()) if len(cosines) else float("nan"),
+            "chance": max(ranks) / one.shape[0],
+        }
+        for angle, value in enumerate(cosines, start=1):
+            degrees = float(value.acos().rad2deg())
+            rows.append({"layer": layer, "angle": angle, "cosine": float(value), "degrees": degrees, **whole})
+    columns = ["layer", "angle", "cosine", "degrees", "rank_a", "rank_b", "overlap", "chance"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def cosine_matrix(vectors: Mapping[str, SteeringVectors], layer: int) -> pd.DataFrame:
@@ -97,7 +141,7 @@ def cross_layer(vectors: SteeringVectors) -> pd.DataFrame:
 
 
 def norms(vectors: SteeringVectors | Mapping[str, SteeringVectors]) -> pd.DataFrame:
-    """Euclidean norm of every vector.
+    """Euclidean norm of every vector; `caa_lens.analysis.relative_norms` sets it beside the stream's.
 
     Returns:
         Tidy: `behavior`, `layer`, `norm`. The behaviour is the mapping's key, or the name of a single one.
@@ -109,18 +153,24 @@ def norms(vectors: SteeringVectors | Mapping[str, SteeringVectors]) -> pd.DataFr
     return pd.DataFrame(rows, columns=["behavior", "layer", "norm"])
 
 
-def _norms(tensor: Tensor) -> Tensor:
-    return tensor.double().square().sum(-1).sqrt()
-
-
 def _table(rows: Tensor) -> Tensor:
     """Cosine of every row with every other; a zero row gives 0/0, which is NaN."""
-    wide, norm = rows.double(), _norms(rows)
+    wide = rows.double()
+    norm = wide.norm(dim=-1)
     return wide @ wide.T / norm.outer(norm)
 
 
+def _basis(rows: Float[Tensor, "behavior d_model"]) -> Float[Tensor, "d_model rank"]:
+    """An orthonormal basis of the rows' span, from unit rows, so that a short vector counts as much as a long one."""
+    wide = rows.double()
+    norm = wide.norm(dim=-1, keepdim=True)
+    left = wide[norm[:, 0] > 0] / norm[norm[:, 0] > 0]
+    _, values, directions = torch.linalg.svd(left, full_matrices=False)
+    return directions[values > 1e-6].T  # float32 rows that depend on one another leave values of about 1e-7
+
+
 def _rows(vectors: SteeringVectors, layers: list[int]) -> Tensor:
-    return vectors.values[[vectors.layers.index(layer) for layer in layers]]
+    return vectors.values[[vectors.layers.index(layer) for layer in layers]].double()
 
 
 def _shared_layers(*vectors: SteeringVectors) -> list[int]:

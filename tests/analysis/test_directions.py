@@ -102,5 +102,61 @@ def test_what_cannot_be_compared():
         analysis.cosine(A, make([[1.0, 1.0]], layers=(5,), name="c"))
     with pytest.raises(ValueError, match=r"layer 9 is not in these vectors \(layers 0-1\)"):
         analysis.cosine_matrix({"a": A}, layer=9)
-    with pytest.raises(ValueError, match="there are no vectors to compare"):
-        analysis.behavior_cosines({})
+    for nothing in (lambda: analysis.behavior_cosines({}), lambda: analysis.subspace_overlap({"a": A}, {})):
+        with pytest.raises(ValueError, match="there are no vectors to compare"):
+            nothing()
+    with pytest.raises(ValueError, match="different d_model: 'a' has 2, 'wide' has 3"):
+        analysis.subspace_overlap({"a": A}, {"wide": wide})
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_cosines_and_angles_do_not_depend_on_the_axes(seed):
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(8, 8, generator=generator, dtype=torch.float64)).Q.float()
+    named = {name: make(torch.randn(2, 8, generator=generator), name=name) for name in "abcd"}
+    turned = {name: make(each.values @ rotation, name=name) for name, each in named.items()}
+    before, after = analysis.behavior_cosines(named), analysis.behavior_cosines(turned)
+    assert after["cosine"].to_numpy() == pytest.approx(before["cosine"].to_numpy(), abs=1e-5)
+    sides = [({n: v[n] for n in "ab"}, {n: v[n] for n in "cd"}) for v in (named, turned)]
+    angles = [analysis.subspace_overlap(*side)["cosine"].to_numpy() for side in sides]
+    assert angles[0] == pytest.approx(angles[1], abs=1e-5)
+
+
+def test_angles_between_two_planes():
+    # In four dimensions: the plane of x and y against that of x and (y + z): one shared direction, then 45 degrees.
+    a = {"x": make([[1.0, 0, 0, 0]]), "y": make([[0, 5.0, 0, 0]])}
+    b = {"mixed": make([[2.0, 1, 1, 0]]), "other": make([[-1.0, 1, 1, 0]])}
+    frame = analysis.subspace_overlap(a, b)
+    assert list(frame.columns) == [
+        "layer",
+        "angle",
+        "cosine",
+        "degrees",
+        "rank_a",
+        "rank_b",
+        "overlap",
+        "chance",
+    ]
+    assert frame["angle"].tolist() == [1, 2]
+    assert frame["degrees"].tolist() == pytest.approx([0, 45], abs=1e-3)
+    assert frame["overlap"].tolist() == pytest.approx([0.75, 0.75])
+    assert frame["chance"].tolist() == [0.5, 0.5]
+
+
+def test_the_span_is_what_counts_not_its_vectors():
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.randn(2, 1, 9, generator=generator)
+    a = {"one": make(one), "two": make(two)}
+    mixed = {"p": make(3 * one - two), "q": make(1e-3 * (one + two)), "again": make(one), "zero": make(0 * one)}
+    frame = analysis.subspace_overlap(a, mixed)
+    assert frame["cosine"].tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert set(zip(frame["rank_a"], frame["rank_b"], strict=True)) == {(2, 2)}
+    assert analysis.subspace_overlap(a, {"zero": make(0 * one)}).empty
+
+
+def test_random_spans_overlap_by_chance():
+    generator = torch.Generator().manual_seed(0)
+    a, b = [{str(i): make(torch.randn(40, 30, generator=generator)) for i in range(3)} for _ in range(2)]
+    frame = analysis.subspace_overlap(a, b)
+    assert frame["overlap"].mean() == pytest.approx(frame["chance"].mean(), abs=0.02)
