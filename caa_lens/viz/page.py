@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caa_lens.viz.images import find_browser
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SCRIPT = "plotly.min.js"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +124,6 @@ def write_images(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
     except Exception:  # a browser fails in many ways, and the study does not depend on it
         return [path for path in paths if path.is_file()]
     return paths
-
-
-def find_browser() -> str | None:
-    """The path of a Chrome or Chromium on this machine; ``BROWSER_PATH`` goes first, and nothing is downloaded."""
-    given = os.environ.get("BROWSER_PATH")
-    if given is not None:
-        return given if Path(given).is_file() else None
-    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
 def _figure_html(section: Section) -> Any:

@@ -23,9 +23,19 @@ DIVERGING = (
     (0.75, "#6aaed6"),
     (1.0, "#08519c"),
 )
+SEQUENTIAL = ("#00224e", "#575d6d", "#c9b03c")
+"""For many lines in an order: dark blue to ochre, also darker to lighter."""
 INK = "#222222"
 GRID = "#e6e6e6"
-NULL_BAND = "rgba(120, 120, 120, 0.25)"
+NULL_BANDS = (
+    ("rgba(120, 120, 120, 0.25)", ""),
+    ("rgba(120, 120, 120, 0.05)", "dash"),
+    ("rgba(120, 120, 120, 0.05)", "dot"),
+)
+"""Filling and edge of the bands of null vectors: greys, since they are what an effect is seen against."""
+NULL_EDGE = "#777777"
+AGAINST = "rgba(213, 94, 0, 0.14)"
+"""Ground under what moved the wrong way."""
 
 
 def line_style(index: int) -> tuple[str, str]:
