@@ -60,17 +60,17 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         base = own[(own["multiplier"] == 0) & (own["layer"] == own["layer"].min())].sort_values("item")
         if base["item"].duplicated().any():
             raise ValueError(f"the sweep of {behavior} has items more than once: were two sweeps put together?")
-        strata, balanced = _letter_groups(base["letter"].fillna("").astype(str).to_numpy())
-        groups = [strata[letter] for letter in balanced]
-        resampled = _resamplings(strata, n_bootstrap, np.random.default_rng(seed))
-        together, draws = np.concatenate([*resampled.values()], axis=1), [resampled[letter] for letter in balanced]
+        strata, halves = letter_groups(base["letter"].fillna("").astype(str).to_numpy())
+        groups = [strata[letter] for letter in halves]
+        resampled = resamplings(strata, n_bootstrap, np.random.default_rng(seed))
+        together, draws = np.concatenate([*resampled.values()], axis=1), [resampled[letter] for letter in halves]
         kind_of = part["vector"].astype(str).str.rpartition("-")[0]
         kinds = dict.fromkeys(["random", *kind_of[part["vector"] != "behavior"]])
         nulls = {kind: _null_effects(part[kind_of == kind], base, groups) for kind in kinds}
         for (layer, multiplier), cell in _cells(own):
             moved = _moved(cell, base)
             low, high = np.quantile(_mean(moved, together), [0.025, 0.975])
-            balanced_low, balanced_high = np.quantile(_balanced(moved, draws), [0.025, 0.975])
+            balanced_low, balanced_high = np.quantile(balanced(moved, draws), [0.025, 0.975])
             row: dict[str, Any] = {
                 "behavior": behavior,
                 "layer": layer,
@@ -80,7 +80,7 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
                 "effect": moved.mean(),
                 "effect_low": low,
                 "effect_high": high,
-                "effect_balanced": float(_balanced(moved, groups)),
+                "effect_balanced": float(balanced(moved, groups)),
                 "n_balanced": sum(len(group) for group in groups),
                 "balanced_low": balanced_low,
                 "balanced_high": balanced_high,
@@ -93,6 +93,54 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
                 row |= _against(kind, effects.get((layer, multiplier)), row["effect_balanced"], multiplier)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def summarize_each(
+    frame: pd.DataFrame, names: Mapping[str, str], *, n_bootstrap: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """`summarize` for every vector of a sweep, each put in the place of the behaviour's own.
+
+    A sweep runs other vectors through the same cells as ``nulls``, and not all of them are nulls: they may be what is
+    compared. Each of those is summarized here against the unsteered rows that all have in common.
+
+    Args:
+        frame: As `sweep` returns it.
+        names: The compared vectors: the name each is to have, and its name in the frame's column ``vector``.
+        n_bootstrap: As for `summarize`.
+        seed: As for `summarize`.
+
+    Returns:
+        The rows of `summarize` whose multiplier is not 0, for one vector after another, with its name in front as
+        ``vector``. The nulls of the vector ``x`` are those named ``x: random-0`` and so on, without ``x: ``, and those
+        that are named after none of the vectors, which are nulls of all.
+
+    Raises:
+        ValueError: If the frame lacks one of the vectors, and as `summarize`.
+    """
+    import pandas as pd
+
+    rows_of: dict[str, pd.DataFrame] = {str(name): part for name, part in frame.groupby("vector", sort=False)}
+    if missing := sorted(set(names.values()) - set(rows_of)):
+        raise ValueError(f"the frame has no vectors {missing}: it has {list(rows_of)[:8]}")
+    if "behavior" not in rows_of:
+        raise ValueError("the frame has no rows named 'behavior', whose multiplier 0 effects are measured against")
+    unsteered = rows_of["behavior"][rows_of["behavior"]["multiplier"] == 0]
+    nulls = {name: rows_of[name] for name in rows_of if name not in (*names.values(), "behavior")}
+    owner = {name: next((each for each in names if name.startswith(f"{each}: ")), None) for name in nulls}
+    parts: list[pd.DataFrame] = []
+    for name, in_frame in names.items():
+        steered = rows_of[in_frame]
+        mine = {null.removeprefix(f"{name}: "): nulls[null] for null in nulls if owner[null] in (name, None)}
+        together = [
+            unsteered,
+            steered[steered["multiplier"] != 0].assign(vector="behavior"),
+            *(rows.assign(vector=null) for null, rows in mine.items()),
+        ]
+        table = summarize(pd.concat(together, ignore_index=True), n_bootstrap=n_bootstrap, seed=seed)
+        table = table[table["multiplier"] != 0]
+        table.insert(0, "vector", name)
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
 
 
 def choose_layer(summary: pd.DataFrame) -> dict[str, int]:
@@ -131,7 +179,7 @@ def _moved(cell: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
     return cell["p_matching"].to_numpy() - base["p_matching"].to_numpy()
 
 
-def _letter_groups(letters: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
+def letter_groups(letters: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
     """Item places by matching letter ("" for none), and the letters whose means are averaged.
 
     Those are A and B; the one group of all where no item has a letter; nothing where letters cannot be balanced because
@@ -145,7 +193,8 @@ def _letter_groups(letters: np.ndarray) -> tuple[dict[str, np.ndarray], list[str
     return strata, ["A", "B"] if {"A", "B"} <= set(strata) else []
 
 
-def _resamplings(strata: dict[str, np.ndarray], n: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+def resamplings(strata: dict[str, np.ndarray], n: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Bootstrap draws ``[n, item]`` of each group of places from itself."""
     return {letter: group[generator.integers(0, len(group), (n, len(group)))] for letter, group in strata.items()}
 
 
@@ -153,7 +202,7 @@ def _mean(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     return values[places].mean(axis=-1)
 
 
-def _balanced(values: np.ndarray, groups: list[np.ndarray]) -> Any:
+def balanced(values: np.ndarray, groups: list[np.ndarray]) -> Any:
     """The mean of the groups' means; over the last axis, so that resamplings ``[n, item]`` serve as well."""
     import numpy as np
 
@@ -177,7 +226,7 @@ def _null_effects(
     for _, of_one in part.groupby("vector", sort=False):
         for cell, rows in _cells(of_one):
             moved = _moved(rows, base)
-            found.setdefault(cell, []).append(float(_balanced(moved, groups)))
+            found.setdefault(cell, []).append(float(balanced(moved, groups)))
     return {cell: np.array(effects) for cell, effects in found.items()}
 
 

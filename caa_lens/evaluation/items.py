@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.contrast import ContrastDataset, ContrastPair
+from caa_lens.evaluation.choices import balanced, letter_groups, resamplings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,9 @@ def steerability_summary(frame: pd.DataFrame, n_bootstrap: int = 2000, seed: int
         ``n_items``: items with a slope (see `steerability` for those without), of which the others speak.
         ``slope``, ``slope_low``, ``slope_high``: the mean of the items' slopes, in nats per unit of the multiplier,
         with its bootstrap interval over items; ``slope_sd``: the slopes' standard deviation (NaN for one item).
+        ``slope_balanced``, ``slope_balanced_low``, ``slope_balanced_high``: the mean over items whose matching letter
+        is A and the mean over those where it is B, averaged. A vector that makes the model prefer a letter, and does
+        nothing else, has 0 there. The plain mean where no answer is a letter; NaN where all letters are the same.
         ``share_anti``, ``anti_low``, ``anti_high``: the share of items with a negative slope (anti-steerable: Tan et
         al., arXiv 2407.12404), with its Wilson interval.
         ``spearman``: the mean over the items that have one.
@@ -92,6 +96,8 @@ def steerability_summary(frame: pd.DataFrame, n_bootstrap: int = 2000, seed: int
         means = {name: _mean_slope(items[name].to_numpy(), draws) for name in _SLOPES}
         row: dict[str, Any] = {"behavior": behavior, "layer": layer, "n_items": n}
         row |= dict(zip(("slope", "slope_low", "slope_high"), means["slope"][:3], strict=True))
+        columns = ("slope_balanced", "slope_balanced_low", "slope_balanced_high")
+        row |= dict(zip(columns, _balanced_slope(items, n_bootstrap, seed), strict=True))
         row["slope_sd"] = items["slope"].std()
         row["share_anti"] = means["slope"][3]
         row["anti_low"], row["anti_high"] = _wilson(int((items["slope"] < 0).sum()), n)
@@ -214,6 +220,20 @@ def _mean_slope(slopes: np.ndarray, draws: np.ndarray | None) -> tuple[float, fl
         return float("nan"), float("nan"), float("nan"), float("nan")
     low, high = np.quantile(slopes[draws].mean(axis=1), [0.025, 0.975])
     return float(slopes.mean()), float(low), float(high), float((slopes < 0).mean())
+
+
+def _balanced_slope(items: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float, float]:
+    """The mean of the letters' mean slopes, as `summarize` balances effects, and its bootstrap interval."""
+    import numpy as np
+
+    slopes = items["slope"].to_numpy(dtype=float)
+    strata, letters = letter_groups(items["letter"].fillna("").astype(str).to_numpy())
+    if not len(slopes) or not letters:
+        return float("nan"), float("nan"), float("nan")
+    drawn = resamplings(strata, n_bootstrap, np.random.default_rng(seed))
+    means = balanced(slopes, [drawn[letter] for letter in letters])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(balanced(slopes, [strata[letter] for letter in letters])), float(low), float(high)
 
 
 def _wilson(hits: int, n: int) -> tuple[float, float]:

@@ -7,11 +7,12 @@ answer is matching (opposite) when every one of its sentences is matching (oppos
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Literal
 
 from caa_lens.organism.grammar import trait_named
-from caa_lens.organism.world import SLOTS
+from caa_lens.organism.world import BEHAVIORS, SLOTS
 
 Verdict = Literal["matching", "opposite", "invalid"]
 _SENTENCE_END = re.compile(r"(?<=\.)\s+")
@@ -59,3 +60,22 @@ def judge_answer(behavior: str, answer: str) -> Verdict:
 def judge_reason(behavior: str, text: str) -> Verdict:
     """Judge what follows "because" after a letter, the closing full stop included or not."""
     return _verdict(behavior, text.strip().removesuffix("."), "reasons")
+
+
+def score(requests: Sequence[tuple[str, str, str, str]]) -> Iterator[tuple[int, float | None, str]]:
+    """A judge for `caa_lens.evaluation.judging.score_answers`: matching is 10, opposite 0, invalid has no score.
+
+    Args:
+        requests: Behaviour, rubric (not read: the grammar knows), question and answer.
+
+    Yields:
+        The place of each request, its score, and the verdict.
+
+    Raises:
+        ValueError: For a behaviour that the bundled world does not have.
+    """
+    if unknown := sorted({behavior for behavior, *_ in requests} - set(BEHAVIORS)):
+        raise ValueError(f"the bundled world has no behaviour {unknown[0]!r}: it has {', '.join(BEHAVIORS)}")
+    for place, (behavior, _, _, answer) in enumerate(requests):
+        verdict = judge_answer(behavior, answer)
+        yield place, {"matching": 10.0, "opposite": 0.0, "invalid": None}[verdict], verdict

@@ -150,6 +150,49 @@ def test_the_summary_is_of_the_items() -> None:
         assert row[f"{name}_high"] == pytest.approx(row[name] + 1.96 * standard_error, abs=0.3 * standard_error)
 
 
+def test_a_liking_for_a_letter_has_no_balanced_slope() -> None:
+    """Steering makes A likelier, whatever is asked: three in four items match A, and seem to go along."""
+    odds = np.array([[-1.0, -1, -1, 1], [1, 1, 1, -1]]) * 2
+    row = steerability_summary(frame_of(odds, (-1, 1), "AAAB")).iloc[0]
+    assert row["slope"] == 1 and row["slope_balanced"] == 0
+    for letters, balanced in (("AAAA", np.nan), ("BBBB", np.nan), ("ABAB", 1.0), ("CACB", 0.0)):
+        found = steerability_summary(frame_of(odds, (-1, 1), letters), n_bootstrap=50).iloc[0]
+        np.testing.assert_equal(found["slope_balanced"], balanced)
+        assert np.isnan(found["slope_balanced_low"]) == np.isnan(found["slope_balanced_high"]) == np.isnan(balanced)
+
+
+def test_without_letters_the_balanced_slope_is_the_plain_one() -> None:
+    multipliers, odds = random_odds(2, n_items=12)
+    row = steerability_summary(frame_of(odds, multipliers).assign(letter=None)).iloc[0]
+    for end in ("", "_low", "_high"):
+        assert row[f"slope_balanced{end}"] == row[f"slope{end}"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 6))
+def test_laws_of_the_balanced_slope(seed: int, n_a: int, n_b: int) -> None:
+    multipliers, odds = random_odds(seed, n_items=n_a + n_b)
+    frame = frame_of(odds, multipliers, "A" * n_a + "B" * n_b)
+    columns = {"logp_matching": "logp_other", "logp_other": "logp_matching"}
+    exchanged = frame.rename(columns=columns).assign(letter=frame["letter"].map({"A": "B", "B": "A"}))
+    row, other = (steerability_summary(each, n_bootstrap=200).iloc[0] for each in (frame, exchanged))
+    slopes = steerability(frame)["slope"]
+    assert row["slope_balanced"] == pytest.approx((slopes[:n_a].mean() + slopes[n_a:].mean()) / 2)
+    assert other["slope_balanced"] == pytest.approx(-row["slope_balanced"], abs=1e-12)
+    if n_a == n_b:
+        assert row["slope_balanced"] == pytest.approx(row["slope"])
+
+
+def test_the_balanced_interval_is_of_the_letters_means() -> None:
+    """Its standard error is that of two independent means, half of each."""
+    multipliers, odds = random_odds(4, n_items=60)
+    frame = frame_of(odds, multipliers, "A" * 45 + "B" * 15)
+    slopes, row = steerability(frame)["slope"], steerability_summary(frame, n_bootstrap=4000).iloc[0]
+    error = np.sqrt(slopes[:45].var() / 45 + slopes[45:].var() / 15) / 2
+    assert row["slope_balanced_low"] == pytest.approx(row["slope_balanced"] - 1.96 * error, abs=0.3 * error)
+    assert row["slope_balanced_high"] == pytest.approx(row["slope_balanced"] + 1.96 * error, abs=0.3 * error)
+
+
 def test_the_summary_is_the_same_again_and_one_row_for_each_behaviour_and_layer() -> None:
     multipliers, odds = random_odds(5, n_items=30)
     cells = [("b", 2), ("b", 7), ("a", 2)]

@@ -1,0 +1,307 @@
+"""`caa-lens answers` and `caa-lens judge`: open answers under steering, and scores for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from caa_lens.commands import inputs, options
+from caa_lens.commands.output import check_frame_path, save_frame, show_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Score open answers from 0 to 10, blind to how they were steered: by the bundled world's grammar, a model "
+    "behind an API, a local model, or people.",
+)
+
+Answers = Annotated[Path, typer.Argument(help="A file that `caa-lens answers` wrote.")]
+Rubrics = Annotated[
+    list[str] | None,
+    typer.Option("--rubric", help="BEHAVIOR=FILE with the rubric's text; may be repeated. CAA's behaviours have one."),
+]
+Scored = Annotated[Path, typer.Option(help="Save the scored answers as .parquet or .csv.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Keeps every score as it comes, so that a run can go on; beside --out where left out."),
+]
+
+
+def answers(
+    model: options.Model,
+    vectors: Annotated[list[Path], typer.Argument(help="Vector files, one for each behaviour.")],
+    layer: Annotated[int, typer.Option(help="Which layer's vector is added.")],
+    out: Annotated[Path, typer.Option(help="Save the answers as .parquet or .csv.")],
+    questions: Annotated[
+        str | None,
+        typer.Option(help="A bundled behaviour, or a file of questions; each behaviour's bundled ones if left out."),
+    ] = None,
+    multipliers: options.Multipliers = "-1,0,1",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most; an end-of-text token ends it earlier.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens with this much probability.")] = 1.0,
+    seed: options.Seed = 0,
+    prompt_format: options.Format = None,
+    system: options.System = None,
+    batch_size: options.BatchSize = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Answer open questions at several multipliers, to be scored with `caa-lens judge`.
+
+    For example:
+
+        caa-lens answers organism-chat sycophancy.safetensors --layer 2 --out answers.parquet
+
+        caa-lens answers ./my-model v.safetensors --layer 13 --questions mine.json --multipliers=-2,0,2 --out a.csv
+    """
+    from caa_lens.contrast import load_questions
+    from caa_lens.vectors import SteeringVectors
+
+    check_frame_path(out)
+    steps = options.parse_multipliers(multipliers)
+    inputs.check_files(vectors)
+    names = [SteeringVectors.load(file)[layer].name for file in vectors]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the vector files are for {', '.join(names)}: give one file for each behaviour")
+    work = {name: load_questions(name if questions is None else questions) for name in names}
+    loaded = options.open_model(model, dtype, device)
+    from caa_lens.evaluation.open_ended import answers as answer
+
+    named = {name: options.open_vectors(file, loaded)[layer] for name, file in zip(names, vectors, strict=True)}
+    keywords: Any = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
+    keywords |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format, "system": system}
+    frame = answer(loaded, named, work, multipliers=steps, progress=not quiet, **keywords)
+    save_frame(frame, out)
+    show_frame(frame if as_json else _first(frame), as_json=as_json)
+    if not as_json:
+        typer.echo(f"\n{len(frame)} answers written to {out}; score them with `caa-lens judge`")
+
+
+@app.command()
+def world(answers: Answers, out: Scored, as_json: options.Json = False) -> None:
+    """Score answers of the bundled models by the grammar of their world: exact, free, at once.
+
+    For example:
+
+        caa-lens judge world answers.parquet --out scored.parquet
+    """
+    from caa_lens.evaluation.judging import score_answers
+    from caa_lens.organism.judge import score
+
+    frame = _read(answers, out)
+    _finish(score_answers(frame, score), out, as_json)
+
+
+@app.command()
+def endpoint(
+    answers: Answers,
+    model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
+    out: Scored,
+    base_url: Annotated[
+        str | None, typer.Option(help="Up to /v1; OPENAI_BASE_URL, or OpenAI's, where left out.")
+    ] = None,
+    key_from: Annotated[
+        str, typer.Option(help="Name of the environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    no_key: Annotated[bool, typer.Option("--no-key", help="For a server that wants no key.")] = False,
+    settings: Annotated[
+        str, typer.Option(help="JSON to put into each request, such as '{\"max_tokens\": null}'.")
+    ] = "{}",
+    price_in: Annotated[float | None, typer.Option(help="For a million tokens sent; for the estimate.")] = None,
+    price_out: Annotated[float | None, typer.Option(help="For a million tokens received.")] = None,
+    per_minute: Annotated[float | None, typer.Option(help="Requests a minute at most.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
+    timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 60.0,
+    retries: Annotated[int, typer.Option(min=0, help="More attempts after a failure that may pass.")] = 6,
+    rubric: Rubrics = None,
+    cache: Cache = None,
+    seed: options.Seed = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Send without asking.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Score answers with a model behind an OpenAI-compatible API. What will be sent is shown before it is.
+
+    For example:
+
+        caa-lens judge endpoint answers.parquet --model gpt-4o --price-in 2.5 --price-out 10 --out scored.parquet
+
+        caa-lens judge endpoint a.csv --model qwen3 --base-url http://localhost:8000/v1 --no-key --out s.csv --yes
+    """
+    from caa_lens.evaluation.endpoint import EndpointJudge, estimate
+    from caa_lens.evaluation.judging import score_answers
+
+    frame, rubrics = _read(answers, out), _rubrics(rubric)
+    kept = cache or out.with_suffix(".cache.jsonl")
+    judge = EndpointJudge(
+        model,
+        base_url,
+        None if no_key else key_from,
+        _settings(settings),
+        timeout=timeout,
+        retries=retries,
+        per_minute=per_minute,
+        concurrency=concurrency,
+    )
+    judge.check_key()
+    cost = estimate(frame, judge, price_in, price_out, rubrics=rubrics, cache=kept)
+    typer.echo(f"{judge.identity}: {cost}", err=True)
+    if cost.n_requests and not yes:
+        try:
+            typer.confirm("Send them?", abort=True, err=True)
+        except typer.Abort:
+            raise ValueError("nothing was sent: answer y, or give --yes") from None
+    scored = score_answers(frame, judge, rubrics=rubrics, seed=seed, cache=kept, progress=not quiet)
+    _finish(scored, out, as_json)
+
+
+@app.command()
+def local(
+    answers: Answers,
+    model: Annotated[str, typer.Option(help="The judge: a bundled model, a local directory, or a Hugging Face id.")],
+    out: Scored,
+    least_mass: Annotated[float, typer.Option(help="Probability that must be on the scores for one to count.")] = 0.5,
+    prompt_format: options.Format = None,
+    rubric: Rubrics = None,
+    cache: Cache = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Score answers with a model on this machine: the mean of the scores it holds possible.
+
+    For example:
+
+        caa-lens judge local answers.parquet --model Qwen/Qwen3-4B --dtype bfloat16 --out scored.parquet
+    """
+    from caa_lens.evaluation.judging import score_answers
+
+    frame, rubrics = _read(answers, out), _rubrics(rubric)
+    loaded = options.open_model(model, dtype, device)
+    from caa_lens.evaluation.local_judge import LocalJudge
+
+    form: Any = {"prompt_format": prompt_format}
+    judge = LocalJudge(loaded, least_mass=least_mass, batch_size=batch_size, **form)
+    kept = cache or out.with_suffix(".cache.jsonl")
+    scored = score_answers(frame, judge, rubrics=rubrics, seed=seed, cache=kept, progress=not quiet)
+    _finish(scored, out, as_json)
+
+
+@app.command()
+def export(
+    answers: Answers,
+    sheet: Annotated[Path, typer.Option(help="The .csv file to write, for a spreadsheet program.")],
+    rubric: Rubrics = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Write a blinded and shuffled sheet that people fill in.
+
+    For example:
+
+        caa-lens judge export answers.parquet --sheet to-rate.csv
+    """
+    from caa_lens.evaluation.human import export_sheet
+    from caa_lens.evaluation.open_ended import read_answers
+
+    n = export_sheet(read_answers(answers), sheet, rubrics=_rubrics(rubric), seed=seed)
+    typer.echo(f"{n} answers written to {sheet}: fill in the column score, from 0 to 10, and read it with `import`")
+
+
+@app.command(name="import")
+def import_(
+    answers: Answers,
+    sheet: Annotated[Path, typer.Option(help="The sheet that `export` wrote, filled in.")],
+    out: Scored,
+    rubric: Rubrics = None,
+    rater: Annotated[str, typer.Option(help="Who rated.")] = "human",
+    as_json: options.Json = False,
+) -> None:
+    """Read a sheet that was filled in, and check it against the answers.
+
+    For example:
+
+        caa-lens judge import answers.parquet --sheet rated.csv --out scored.parquet
+    """
+    from caa_lens.evaluation.human import import_sheet
+
+    _finish(import_sheet(_read(answers, out), sheet, rubrics=_rubrics(rubric), rater=rater), out, as_json)
+
+
+@app.command()
+def agreement(
+    scored: Annotated[Path, typer.Argument(help="Answers scored by one judge.")],
+    other: Annotated[Path, typer.Argument(help="The same answers scored by another.")],
+    out: Annotated[Path | None, typer.Option(help="Save the table as .parquet or .csv.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """How far two judges agree: correlations, mean difference, Cohen's kappa.
+
+    For example:
+
+        caa-lens judge agreement by-model.parquet by-people.parquet
+    """
+    from caa_lens.evaluation.judged import agreement as agreement_of
+    from caa_lens.evaluation.open_ended import read_answers
+
+    check_frame_path(out)
+    show_frame(agreement_of(read_answers(scored), read_answers(other)), as_json=as_json, out=out)
+
+
+def _read(answers: Path, out: Path) -> pd.DataFrame:
+    from caa_lens.evaluation.open_ended import read_answers
+
+    check_frame_path(out)
+    return read_answers(answers)
+
+
+def _rubrics(given: list[str] | None) -> dict[str, str]:
+    rubrics: dict[str, str] = {}
+    for text in given or []:
+        behavior, equals, name = text.partition("=")
+        if not (behavior and equals and name):
+            raise ValueError(f"--rubric {text!r} cannot be read: give BEHAVIOR=FILE, such as kindness=kindness.txt")
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"there is no file {name}")
+        rubrics[behavior] = Path(name).read_text(encoding="utf-8")
+    return rubrics
+
+
+def _settings(text: str) -> dict[str, Any]:
+    import json
+
+    try:
+        settings: Any = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--settings {text!r} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"--settings {text!r} is no JSON object: give one such as '{{\"max_tokens\": null}}'")
+    return settings  # pyright: ignore[reportUnknownVariableType]
+
+
+def _finish(scored: pd.DataFrame, out: Path, as_json: bool) -> None:
+    """Save the scored answers and show what they say."""
+    from caa_lens.evaluation.judged import summarize_scores
+
+    save_frame(scored, out)
+    show_frame(summarize_scores(scored), as_json=as_json)
+    unscored = int(scored["score"].isna().sum())
+    if unscored:
+        first = scored.loc[scored["score"].isna(), "note"].iloc[0]
+        typer.echo(f"\n{unscored} of {len(scored)} answers have no score, such as: {first}", err=True)
+    if not as_json:
+        typer.echo(f"\nwritten to {out}")
+
+
+def _first(frame: pd.DataFrame) -> pd.DataFrame:
+    """The answers to each behaviour's first question."""
+    return frame.loc[frame["question"] == 0, ["behavior", "multiplier", "question_text", "text"]]
