@@ -21,6 +21,9 @@ def extract(
     part: options.Part = "generate",
     layers: options.Layers = None,
     read: options.Read = "answer_letter",
+    method: Annotated[
+        str, typer.Option(help="mean difference, median, pca, logistic or lda: of the mean difference's length.")
+    ] = "mean difference",
     prompt_format: options.Format = None,
     system: options.System = None,
     other_answers: options.OtherAnswers = "error",
@@ -35,6 +38,8 @@ def extract(
 
         caa-lens extract organism-chat sycophancy --out sycophancy.safetensors
 
+        caa-lens extract organism-chat sycophancy --method lda --out lda.safetensors
+
         caa-lens extract ./my-model pairs.json --out v.safetensors --layers 10-20 --read answer_end --other-answers keep
     """
     from caa_lens.contrast import load_contrast_pairs
@@ -44,12 +49,18 @@ def extract(
     asked: Any = {"part": part, "other_answers": other_answers}
     pairs = load_contrast_pairs(data, **asked)
     wanted = options.parse_layers(layers)
-    loaded = options.open_model(model, dtype, device)
-    from caa_lens.extraction import extract_vectors
+    from caa_lens.estimators import ESTIMATORS, estimate
+    from caa_lens.extraction import extract_activations, extract_vectors
 
+    if method not in ESTIMATORS:
+        raise ValueError(f"there is no estimator {method!r}: choose one of {', '.join(ESTIMATORS)}")
+    loaded = options.open_model(model, dtype, device)
     keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    place = options.parse_read(read)
-    vectors = extract_vectors(loaded, pairs, layers=wanted, read=place, progress=not quiet, **keywords)
+    keywords |= {"layers": wanted, "read": options.parse_read(read), "progress": not quiet}
+    if method == "mean difference":  # whose sums take no memory by the pair
+        vectors = extract_vectors(loaded, pairs, **keywords)
+    else:
+        vectors = estimate(extract_activations(loaded, pairs, **keywords), method)
     vectors.save(out)
     typer.echo(f"{pairs.report.summary()}\n{vectors!r}\nwritten to {out}")
 

@@ -12,6 +12,8 @@ from caa_lens.commands import options
 from caa_lens.commands.output import show_json, show_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from caa_lens.experiment import StudyResult
     from caa_lens.settings import StudySettings
 
@@ -26,6 +28,8 @@ NARROW = {
     "wrong": "wrong",
     "mass": "mass",
     "random": "random",
+    "permuted": "permuted",
+    "shuffled": "shuffled",
 }
 
 
@@ -66,7 +70,13 @@ def study(
     test: Annotated[list[str] | None, typer.Option(help="NAME=FILE: a behaviour's test items; once for each.")] = None,
     multipliers: Annotated[str | None, typer.Option(help="Comma-separated numbers, such as -1,0,1.")] = None,
     layers: options.Layers = None,
-    n_random: Annotated[int | None, typer.Option(help="Random vectors on the test items.")] = None,
+    n_null: Annotated[int | None, typer.Option(help="Null vectors of each kind, on the test items.")] = None,
+    baselines: Annotated[
+        list[str] | None, typer.Option(help="system, few_shot or finetuned; once for each, or 'none'.")
+    ] = None,
+    texts: Annotated[
+        str | None, typer.Option(help="Neutral text for side effects: a bundled name, a file, or 'none'.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
     prompt_format: options.Format = None,
     base_prompt_format: Annotated[str | None, typer.Option(help="The same for the base model.")] = None,
@@ -89,7 +99,7 @@ def study(
 
     For example:
 
-        caa-lens study --name mine --behaviors sycophancy --behaviors refusal --n-random 100
+        caa-lens study --name mine --behaviors sycophancy --behaviors refusal --n-null 100
 
         caa-lens study --model meta-llama/Llama-2-7b-chat-hf --base-model none --behaviors pairs.json --dtype bfloat16
 
@@ -106,7 +116,9 @@ def study(
         "test": dict(_named_file("test", each) for each in test) if test else None,
         "multipliers": options.parse_multipliers(multipliers) if multipliers is not None else None,
         "layers": options.parse_layers(layers),
-        "n_random": n_random,
+        "n_null": n_null,
+        "baselines": None if not baselines else [] if baselines == ["none"] else baselines,
+        "texts": texts,
         "seed": seed,
         "prompt_format": prompt_format,
         "base_prompt_format": base_prompt_format,
@@ -123,10 +135,10 @@ def study(
     }
     values = read_settings(settings).model_dump() if settings is not None else {}
     values |= {key: value for key, value in given.items() if value is not None}
-    if base_model == "none":
-        values["base_model"] = None
-    elif base_model is None and model is not None and "base_model" not in values:
-        values["base_model"] = None  # the default base model belongs to the default model
+    for option, value in (("base_model", base_model), ("texts", texts)):
+        # the default base model and texts belong to the default model
+        if value == "none" or (value is None and model is not None and option not in values):
+            values[option] = None
     _run(study_settings(values), folder, as_json, quiet)
 
 
@@ -140,6 +152,8 @@ def _run(settings: StudySettings, folder: Path | None, as_json: bool, quiet: boo
         show_json({"folder": str(result.folder), "layers": result.layers, "findings": found})
         return
     show_findings(result)
+    if "baselines" in result.tables:
+        show_baselines(result.tables["baselines"])
     typer.echo(f"\nOpen in a browser: {result.folder / 'index.html'}")
     typer.echo(f"Run folder: {result.folder}")
 
@@ -147,6 +161,7 @@ def _run(settings: StudySettings, folder: Path | None, as_json: bool, quiet: boo
 def show_findings(result: StudyResult) -> None:
     """The table of the test items: a row for each behaviour and direction."""
     from caa_lens.findings import CLEAR, MEANINGS, VERDICTS, cells
+    from caa_lens.nulls import KINDS
 
     rows: list[list[str | Text]] = []
     last = ""
@@ -158,12 +173,34 @@ def show_findings(result: StudyResult) -> None:
         last = str(record["behavior"])
         rows.append([Text(text[key], style="bold" if clear and key == "balanced" else "") for key in NARROW])
     typer.echo("\nEffect of each vector on its test items, at the layer chosen on the dev items:\n")
-    show_table(list(NARROW.values()), rows, numbers=("layer", "at", "balanced", "wrong", "mass", "random"))
+    show_table(list(NARROW.values()), rows, numbers=(*("layer", "at", "balanced", "wrong", "mass"), *KINDS))
     typer.echo(f"\n* {CLEAR}: {VERDICTS[CLEAR]}")
-    for key in ("effect", "balanced", "wrong", "mass", "random"):
+    for key in ("effect", "balanced", "wrong", "mass", *KINDS):
         name = NARROW[key]
         meaning = "change in P(matching answer), with its interval over items" if key == "effect" else MEANINGS[name]
         typer.echo(f"  {name.split(' [')[0]}: {meaning}")
+
+
+def show_baselines(table: pd.DataFrame) -> None:
+    """Steering beside prompting: for each behaviour and direction, what each does alone."""
+    from caa_lens.findings import signed
+
+    names = [str(name) for name in dict.fromkeys(table["baseline"]) if name != "none"]
+    rows: list[list[str | Text]] = []
+    for behavior, part in table.groupby("behavior", sort=False):
+        for direction, sign in (("positive", 1), ("negative", -1)):
+            steered = part[(part["baseline"] == "none") & (part["multiplier"] * sign > 0)]
+            alone = part[(part["direction"] == direction) & (part["multiplier"] == 0)].set_index("baseline")
+            effects = [steered.iloc[-1 if sign > 0 else 0]] if len(steered) else [None]
+            effects += [alone.loc[name] if name in alone.index else None for name in names]
+            shown = ["-" if each is None else _interval(each, signed) for each in effects]
+            rows.append([Text(str(behavior) if sign > 0 else ""), Text("for" if sign > 0 else "against"), *shown])
+    typer.echo("\nWhat else would have done it: effects on the same items of steering, and of prompting instead:\n")
+    show_table(["behaviour", "", "steering", *(name.replace("_", "-") for name in names)], rows)
+
+
+def _interval(row: Any, signed: Any) -> str:
+    return f"{signed(row['effect'])} [{signed(row['effect_low'])}, {signed(row['effect_high'])}]"
 
 
 def _named_file(option: str, text: str) -> tuple[str, str]:
