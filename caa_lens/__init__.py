@@ -70,12 +70,17 @@ _HOME = {
 _MODULES = {
     "analysis",
     "assessment",
+    "baselines",
+    "capabilities",
     "estimators",
     "evaluation",
     "experiment",
+    "explorer",
     "interop",
     "nulls",
     "organism",
+    "selection",
+    "transfer",
     "viz",
 }
 

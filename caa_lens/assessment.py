@@ -8,8 +8,8 @@ beside the mean stands how many items go along. `verdict` puts the table into se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.adapters import HookedModel
@@ -24,6 +24,15 @@ from caa_lens.sweeps import sweep
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OF_SLOPES = (
+    *("slope", "slope_low", "slope_high", "slope_balanced", "slope_balanced_low", "slope_balanced_high"),
+    *("share_anti", "slope_positive", "slope_negative"),
+)
+"""What an assessment takes from `steerability_summary`."""
+
+OF_READING = ("agreement", "reliability", "reliability_low", "d_prime", "share_ordered")
+"""What it takes from the activations that the vector was read from."""
 
 
 def assess(
@@ -64,7 +73,8 @@ def assess(
         ``effect_asked_twice`` with ``asked_twice_low`` and ``asked_twice_high``: the effect when every item is asked a
         second time with its choices exchanged, NaN where items have no two choices in their text. The same for every
         row, as they belong to the layer: ``slope`` (mean change of an item's log odds per unit of the multiplier),
-        ``slope_low``, ``slope_high``, ``share_anti`` (items whose slope is negative), ``slope_positive`` and
+        ``slope_low``, ``slope_high``, the same letter-balanced as ``slope_balanced``, ``slope_balanced_low`` and
+        ``slope_balanced_high``, ``share_anti`` (items whose slope is negative), ``slope_positive`` and
         ``slope_negative`` (each side of 0 alone); ``agreement`` (mean cosine of a training pair's difference with the
         vector), ``reliability`` (mean cosine of the vectors of two halves of the training pairs) with
         ``reliability_low``; ``d_prime`` and ``share_ordered`` of the test pairs' activations along the vector. Sources
@@ -83,33 +93,121 @@ def assess(
     vectors = activations.vectors()
     on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
     layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
-
     there = _at_layer(activations, layer)
-    held_out = extract_activations(model, test, layers=[layer], progress=bar("reading"), **options)
-    vector = there.vectors()
-    nulls = [null for kind in KINDS for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=there)]
-    measured: dict[str, Any] = {"multipliers": multipliers, "layers": [layer], **options}
-    frame = sweep(model, vector, test, nulls=nulls, progress=bar("measuring"), **measured)
-    table = summarize(frame, seed=seed)
-    table = table[table["multiplier"] != 0].reset_index(drop=True)
+    measured = measure(model, there, test, multipliers=multipliers, n_null=n_null, seed=seed, progress=bar, **options)
+    return tabulate(measured, seed=seed)
 
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an assessment rests on, as frames that can be kept in files and put together for several behaviours.
+
+    Attributes:
+        items: The sweep of the test items at the chosen layer, nulls of every kind included.
+        asked_twice: The same without nulls, over all items and then over all items with their choices exchanged; no
+            rows where items have no two choices in their text.
+        reading: One row a behaviour: ``behavior``, and the columns ``agreement`` to ``share_ordered`` of `assess`.
+    """
+
+    items: pd.DataFrame
+    asked_twice: pd.DataFrame
+    reading: pd.DataFrame
+
+
+def measure(
+    model: HookedModel,
+    activations: ContrastActivations,
+    test: ContrastDataset,
+    *,
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    n_null: int = 100,
+    seed: int = 0,
+    read: str | int = "answer_letter",
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[str], str | bool] = lambda stage: False,
+) -> Measured:
+    """Everything that `assess` needs of the model, once there is a layer.
+
+    Args:
+        model: A TransformerBridge or a HookedTransformer.
+        activations: Of the training pairs, at one layer; their mean difference is what is assessed.
+        test: As the other arguments, see `assess`.
+        multipliers: At least one that is not 0.
+        n_null: So many nulls of each kind.
+        seed: Of the nulls.
+        read: Where the activations were read, and those of ``test`` are.
+        prompt_format: See `format_prompt`.
+        system: A system prompt for every item.
+        batch_size: Prompts run at once.
+        progress: Given a stage, the text of its progress bar, or False for none.
+
+    Raises:
+        ValueError: For activations of several layers, and as `sweep`.
+    """
+    import pandas as pd
+
+    if len(activations.layers) != 1:
+        raise ValueError(
+            f"the activations are of layers {list(activations.layers)}: give those of the one layer that is assessed, "
+            "extract_activations(..., layers=[layer])"
+        )
+    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    layers = activations.layers
+    held_out = extract_activations(model, test, layers=layers, read=read, progress=progress("reading"), **options)
+    vector = activations.vectors()
+    kinds = KINDS if n_null else ()
+    nulls = [
+        null for kind in kinds for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=activations)
+    ]
+    asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, **options}
+    items = sweep(model, vector, test, nulls=nulls, progress=progress("measuring"), **asked)
     both_ways = _asked_twice(test)
-    table[["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = float("nan")
-    if both_ways is not None:
-        twice = sweep(model, vector, both_ways, progress=bar("asking again of"), **measured)
-        found = _effects_of_items(twice, len(test), seed)
-        for place, multiplier in enumerate(table["multiplier"]):
-            effect, low, high = found[multiplier]
-            table.loc[place, ["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = effect, low, high
+    if both_ways is None:
+        twice = items.iloc[:0]
+    else:
+        twice = sweep(model, vector, both_ways, progress=progress("asking again of"), **asked)
+    halves, along = split_half(activations, seed=seed).iloc[0], separability(activations, held_out).iloc[0]
+    reading = {
+        "behavior": vector.name,
+        "agreement": directional_agreement(activations).iloc[0]["with_mean"],
+        "reliability": halves["cosine"],
+        "reliability_low": halves["low"],
+        "d_prime": along["d_prime"],
+        "share_ordered": along["share_ordered"],
+    }
+    return Measured(items, twice, pd.DataFrame([reading]))
 
-    steerable = steerability_summary(frame, seed=seed).iloc[0]
-    for column in ("slope", "slope_low", "slope_high", "share_anti", "slope_positive", "slope_negative"):
-        table[column] = steerable[column]
-    halves, along = split_half(there, seed=seed).iloc[0], separability(there, held_out).iloc[0]
-    table["agreement"] = directional_agreement(there).iloc[0]["with_mean"]
-    table["reliability"], table["reliability_low"] = halves["cosine"], halves["low"]
-    table["d_prime"], table["share_ordered"] = along["d_prime"], along["share_ordered"]
-    return table
+
+def tabulate(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
+    """The table of `assess`, from what was measured; of several behaviours one below the other.
+
+    Args:
+        measured: Of one behaviour, or of several with their frames put together.
+        seed: Of the bootstrap.
+    """
+    import pandas as pd
+
+    tables: list[pd.DataFrame] = []
+    for name, frame in measured.items.groupby("behavior", sort=False):
+        table = summarize(frame, seed=seed)
+        table = table[table["multiplier"] != 0].reset_index(drop=True)
+        table[["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = float("nan")
+        twice = measured.asked_twice[measured.asked_twice["behavior"] == name]
+        if len(twice):
+            found = _effects_of_items(twice, frame["item"].nunique(), seed)
+            for place, multiplier in enumerate(table["multiplier"]):
+                effect, low, high = found[multiplier]
+                table.loc[place, ["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = effect, low, high
+        steerable = steerability_summary(frame, seed=seed).iloc[0]
+        for column in OF_SLOPES:
+            table[column] = steerable[column]
+        [reading] = measured.reading[measured.reading["behavior"] == name].to_dict("records")
+        for column in OF_READING:
+            table[column] = reading[column]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def verdict(table: pd.DataFrame) -> list[str]:
@@ -133,9 +231,11 @@ def verdict(table: pd.DataFrame) -> list[str]:
         said += _about_letters(at, row) + _about_nulls(at, row)
         said.append(f"{at}, {row['share_wrong']:.0%} of items move the wrong way; the mass is {row['mass']:.2f}.")
     first = rows[0]
+    low, high = first["slope_balanced_low"], first["slope_balanced_high"]
+    evenly = f" ({first['slope_balanced']:.2f} [{low:.2f}, {high:.2f}] with letters balanced)" if low == low else ""
     said.append(
         f"An item's log odds change by {first['slope']:.2f} [{first['slope_low']:.2f}, {first['slope_high']:.2f}] per "
-        f"unit of the multiplier; {first['share_anti']:.0%} of items have a negative slope."
+        f"unit of the multiplier{evenly}; {first['share_anti']:.0%} of items have a negative slope."
     )
     said.append(
         f"Vectors of two halves of the training pairs have cosine {first['reliability']:.2f} (2.5 % of splits are "

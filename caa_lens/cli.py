@@ -14,9 +14,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from caa_lens.commands import analyze, assessing, catalog, steering, study
+from caa_lens.commands import (
+    analyze,
+    assessing,
+    baselines,
+    capabilities,
+    catalog,
+    entanglement,
+    harness,
+    judging,
+    selecting,
+    side_effects,
+    steering,
+    study,
+    transfer,
+)
 
-EXPECTED = (ValueError, TypeError, FileNotFoundError, OSError)
+EXPECTED = (ValueError, TypeError, ImportError, OSError)
 SETTINGS: dict[str, Any] = {"no_args_is_help": True}
 
 
@@ -83,6 +97,15 @@ app.command(**SETTINGS)(steering.extract)
 app.command(**SETTINGS)(steering.generate)
 app.command(**SETTINGS)(steering.sweep)
 app.command(**SETTINGS)(assessing.assess)
+app.command(**SETTINGS)(baselines.baselines)
+app.command(**SETTINGS)(capabilities.capabilities)
+app.command(**SETTINGS)(harness.harness)
+app.command(**SETTINGS)(selecting.select)
+app.command(**SETTINGS)(side_effects.side_effects)
+app.command(**SETTINGS)(entanglement.entanglement)
+app.add_typer(transfer.app, name="transfer")
+app.command(**SETTINGS)(judging.answers)
+app.add_typer(judging.app, name="judge")
 app.command(**SETTINGS)(steering.tokens)
 app.add_typer(analyze.app, name="analyze")
 app.command()(study.study)

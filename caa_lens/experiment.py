@@ -1,8 +1,8 @@
 """A whole study as one folder: vectors, sweeps, analyses, figures and a page to read.
 
 The stages follow the CAA paper (arXiv 2312.06681), with one rule added: the layer is chosen on dev items and reported
-on test items, beside norm-matched random vectors. Each stage writes its files whole and is skipped when they are there,
-so a study that was killed goes on where it stopped, and running it twice computes nothing twice.
+on test items, beside nulls of several kinds and beside prompting. Each stage writes its files whole and is skipped when
+they are there, so a study that was killed goes on where it stopped, and running it twice computes nothing twice.
 
 >>> from caa_lens.settings import StudySettings
 >>> StudySettings(name="mine", behaviors=("sycophancy",)).shown
@@ -11,13 +11,11 @@ so a study that was killed goes on where it stopped, and running it twice comput
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tqdm.auto import tqdm
 
 from caa_lens import analysis, run_folder
 from caa_lens.adapters import HookedModel, adapt
@@ -28,15 +26,15 @@ from caa_lens.models import load_model, model_info
 from caa_lens.prompts import PromptFormat
 from caa_lens.settings import StudySettings
 from caa_lens.steering import generate
-from caa_lens.study_data import BehaviorData, describe, load_study_data
+from caa_lens.study_data import describe, load_study_data
+from caa_lens.study_measures import assess_behaviors, compare_baselines, measure_damage
+from caa_lens.study_run import Run, stage
 from caa_lens.sweeps import sweep
+from caa_lens.texts import load_texts
 from caa_lens.vectors import SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DESCRIBED = 38
-"""Width of a progress bar's description: a stage and a behaviour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,10 @@ class StudyResult:
         base_vectors: Of the base model; empty without one.
         layers: Behaviour to the layer chosen on the dev items.
         common_layer: The layer with the largest mean swing over behaviours, at which they are compared.
-        tables: The files' frames by name: ``data``, ``dev_summary``, ``summary`` (test), ``findings``, ``cosines``,
-            ``cosines_by_layer``, ``cross_layer``, ``norms``, and with a base model ``base_versus_chat``.
+        tables: The files' frames by name: ``data``, ``dev_summary``, ``test`` (by item), ``summary`` (test),
+            ``findings``, ``assessment``,
+            ``cosines``, ``cosines_by_layer``, ``cross_layer``, ``norms``; as the settings ask, ``baselines``,
+            ``side_effects`` and ``base_versus_chat``.
         samples: Open-ended answers: ``behavior, layer, question, multiplier, text``.
     """
 
@@ -75,16 +75,18 @@ def run_study(settings: StudySettings, folder: str | Path | None = None, *, prog
 
     Raises:
         FileNotFoundError: A model or a dataset is not there.
-        ValueError: The folder holds something else, or the settings do not fit the data or the model. Where this can be
-            seen without running the model, nothing has been written yet.
+        ValueError: The folder holds something else, the texts are none, or the settings do not fit the data or the
+            model. Where this can be seen without running the model, nothing has been written yet.
     """
     path = Path(folder) if folder is not None else Path("runs") / f"{settings.name}-{settings.hash}"
     data = load_study_data(settings)
+    if settings.texts is not None:
+        load_texts(settings.texts)
     run_folder.open_run(path, settings.to_json())
     run_folder.note_versions(path)
     for name, items in data.items():
         run_folder.remember(path, f"the data of {name}", items.hash)
-    run = _Run(settings, path, data, progress)
+    run = Run(settings, path, data, progress)
     base_vectors: dict[str, SteeringVectors] = {}
     if settings.base_model is not None:
         base = cache(lambda: _open(run, str(settings.base_model)))
@@ -94,8 +96,12 @@ def run_study(settings: StudySettings, folder: str | Path | None = None, *, prog
     tables = {"data": run_folder.table(path / "data.csv", lambda: describe(data))}
     dev_summary = _dev(run, model, vectors)
     layers, common = _choose(run, dev_summary)
-    summary = _test(run, model, vectors, layers)
-    tables |= {"dev_summary": dev_summary, "summary": summary, "findings": findings(summary, settings.shown)}
+    tables |= {"dev_summary": dev_summary, **assess_behaviors(run, model, layers)}
+    tables["findings"] = findings(tables["summary"], settings.shown)
+    if settings.baselines:
+        tables["baselines"] = compare_baselines(run, model, vectors, layers)
+    if settings.texts is not None:
+        tables["side_effects"] = measure_damage(run, model, vectors, layers)
     samples = _samples(run, model, vectors, layers)
     tables |= _analyses(run, vectors, base_vectors, common)
     result = StudyResult(path, settings, vectors, base_vectors, layers, common, tables, samples)
@@ -103,46 +109,17 @@ def run_study(settings: StudySettings, folder: str | Path | None = None, *, prog
 
     page = path / "index.html"
     if not page.is_file():
-        for _ in _stage(run, "figures and page", [""], page):
+        for _ in stage(run, "figures and page", [""], page):
             write_report(result)
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What every stage needs to know."""
-
-    settings: StudySettings
-    path: Path
-    data: Mapping[str, BehaviorData]
-    progress: bool
-
-    @property
-    def sweep_options(self) -> dict[str, Any]:
-        names = ("multipliers", "seed", "prompt_format", "system", "batch_size")
-        return {name: getattr(self.settings, name) for name in names}
-
-
-def _stage(run: _Run, name: str, parts: Iterable[str], *files: Path) -> Iterator[str]:
-    """Go through a stage's parts with a progress bar, and note its seconds; neither where its files are there."""
-    names, done = list(parts), bool(files) and all(file.is_file() for file in files)
-    look = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]"
-    hidden = done or not run.progress
-    with run_folder.timed(run.path, name, done):
-        with tqdm(total=len(names), desc=name.ljust(DESCRIBED), disable=hidden, bar_format=look) as bar:
-            for part in names:
-                bar.set_description_str(f"{name} {part}"[:DESCRIBED].ljust(DESCRIBED))
-                yield part
-                bar.update()
-            bar.set_description_str(name.ljust(DESCRIBED))
-
-
-def _open(run: _Run, name: str, base_vectors: Mapping[str, SteeringVectors] | None = None) -> HookedModel:
+def _open(run: Run, name: str, base_vectors: Mapping[str, SteeringVectors] | None = None) -> HookedModel:
     """Load a model, and check that it is the one that the folder was begun with."""
     settings = run.settings
     [model] = [
         load_model(name, dtype=settings.dtype, device=settings.device)
-        for _ in _stage(run, f"loading {Path(name).name}", [""])
+        for _ in stage(run, f"loading {Path(name).name}", [""])
     ]
     run_folder.remember(run.path, f"the model {name}", model_info(model).fingerprint)
     width = adapt(model).d_model
@@ -156,13 +133,13 @@ def _open(run: _Run, name: str, base_vectors: Mapping[str, SteeringVectors] | No
 
 
 def _vectors(
-    run: _Run, model: Any, folder: str, stage: str, prompt_format: PromptFormat | None
+    run: Run, model: Any, folder: str, title: str, prompt_format: PromptFormat | None
 ) -> dict[str, SteeringVectors]:
     settings = run.settings
     files = {name: run.path / folder / f"{name}.safetensors" for name in run.data}
     if not all(file.is_file() for file in files.values()):
         model()
-    for name in _stage(run, stage, files, *files.values()):
+    for name in stage(run, title, files, *files.values()):
         if files[name].is_file():
             continue
         extracted = extract_vectors(
@@ -178,7 +155,7 @@ def _vectors(
     return {name: SteeringVectors.load(file) for name, file in files.items()}
 
 
-def _dev(run: _Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
+def _dev(run: Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
     """Sweep all layers and multipliers on the dev items."""
     import pandas as pd
 
@@ -188,7 +165,7 @@ def _dev(run: _Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.Da
         model()
         frames = [
             sweep(model(), {name: vectors[name]}, {name: run.data[name].dev}, **run.sweep_options)
-            for name in _stage(run, "dev sweep", vectors, file)
+            for name in stage(run, "dev sweep", vectors, file)
         ]
         return pd.concat(frames, ignore_index=True)
 
@@ -197,7 +174,7 @@ def _dev(run: _Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.Da
     return run_folder.table(run.path / "dev_summary.csv", lambda: summarize(pd.read_parquet(file), seed=seed))
 
 
-def _choose(run: _Run, dev_summary: pd.DataFrame) -> tuple[dict[str, int], int]:
+def _choose(run: Run, dev_summary: pd.DataFrame) -> tuple[dict[str, int], int]:
     """The layer of each behaviour, and one for all: the largest swing of the balanced effect on the dev items."""
 
     def choose() -> dict[str, Any]:
@@ -209,33 +186,8 @@ def _choose(run: _Run, dev_summary: pd.DataFrame) -> tuple[dict[str, int], int]:
     return dict(chosen["behaviors"]), int(chosen["common"])
 
 
-def _test(run: _Run, model: Any, vectors: Mapping[str, SteeringVectors], layers: Mapping[str, int]) -> pd.DataFrame:
-    """Measure the chosen layer on the test items, beside random vectors."""
-    import pandas as pd
-
-    file = run.path / "test.parquet"
-
-    def measure_one(name: str) -> pd.DataFrame:
-        return sweep(
-            model(),
-            {name: vectors[name]},
-            {name: run.data[name].test},
-            layers=[layers[name]],
-            n_random=run.settings.n_random,
-            **run.sweep_options,
-        )
-
-    def measure() -> pd.DataFrame:
-        model()
-        return pd.concat([measure_one(name) for name in _stage(run, "test sweep", vectors, file)], ignore_index=True)
-
-    run_folder.table(file, measure)
-    seed = run.settings.seed
-    return run_folder.table(run.path / "summary.csv", lambda: summarize(pd.read_parquet(file), seed=seed))
-
-
 def _samples(
-    run: _Run, model: Any, vectors: Mapping[str, SteeringVectors], layers: Mapping[str, int]
+    run: Run, model: Any, vectors: Mapping[str, SteeringVectors], layers: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Answers to open-ended questions at the multipliers shown."""
     import pandas as pd
@@ -263,7 +215,7 @@ def _samples(
 
     def answer_all() -> list[dict[str, Any]]:
         model()
-        names = _stage(run, "steered answers", vectors, file)
+        names = stage(run, "steered answers", vectors, file)
         return [row for name in names for row in answer(name)]
 
     samples = run_folder.document(file, answer_all)
@@ -273,7 +225,7 @@ def _samples(
 
 
 def _analyses(
-    run: _Run, vectors: Mapping[str, SteeringVectors], base: Mapping[str, SteeringVectors], common: int
+    run: Run, vectors: Mapping[str, SteeringVectors], base: Mapping[str, SteeringVectors], common: int
 ) -> dict[str, pd.DataFrame]:
     """Cosines between behaviours, between layers and between models, and norms; nothing here runs a model."""
     import pandas as pd

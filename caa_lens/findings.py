@@ -1,8 +1,8 @@
 """What a study found, in numbers that fit a table and in plain sentences.
 
 A vector is said to steer only if the letter-balanced effect's 95 % interval leaves out zero, in the multiplier's
-direction, and the effect goes further than 95 % of the random vectors of the same length. The two directions are
-judged apart.
+direction, and the effect goes further than 95 % of the null vectors of every kind there is: random ones of the same
+length, ones with permuted dimensions, and ones made from shuffled labels. The two directions are judged apart.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from caa_lens.nulls import KINDS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 CLEAR = "steers"
 VERDICTS = {
-    CLEAR: "the letter-balanced interval leaves out 0, and it goes further than 95 % of the random vectors",
+    CLEAR: "the letter-balanced interval leaves out 0, and it goes further than 95 % of the nulls of every kind",
     "no clear effect": "the letter-balanced interval includes 0",
-    "like a random vector": "the interval leaves out 0, but the effect is not further than 95 % of the random vectors'",
+    "like a null vector": "the interval leaves out 0, but the effect is within 95 % of the nulls of some kind",
     "steers the wrong way": "as clear as `steers`, on the other side of 0",
     "cannot be balanced": "all matching letters are the same, so a shift towards that letter looks like an effect",
 }
@@ -34,6 +36,8 @@ COLUMNS = {
     "wrong": "wrong",
     "mass": "mass",
     "random": "random",
+    "permuted": "permuted",
+    "shuffled": "shuffled",
     "verdict": "finding",
 }
 """The table's columns, by the names that `cells` uses."""
@@ -46,6 +50,8 @@ MEANINGS = {
     "wrong": "share of items that moved against the multiplier's sign",
     "mass": "probability of the two answers among all tokens",
     "random": "norm-matched random vectors that the balanced effect exceeds, in the multiplier's direction",
+    "permuted": "the same for vectors with the same entries at other dimensions",
+    "shuffled": "the same for vectors made from the same pairs with half of the labels exchanged, at the same norm",
 }
 
 
@@ -67,15 +73,15 @@ def verdict(row: Mapping[Any, Any]) -> str:
         low, high = -high, -low
     if low <= 0 <= high:
         return "no clear effect"
-    beats = float(row["beats_random"])
-    if row["n_random"] and (beats if low > 0 else 1 - beats) < ENOUGH:
-        return "like a random vector"
+    for kind in KINDS:
+        beats = float(row.get(f"beats_{kind}", math.nan))
+        if row.get(f"n_{kind}", 0) and (beats if low > 0 else 1 - beats) < ENOUGH:
+            return "like a null vector"
     return CLEAR if low > 0 else "steers the wrong way"
 
 
 def cells(row: Mapping[Any, Any]) -> dict[str, str]:
     """One row of `findings` as short texts, by the keys of `COLUMNS`."""
-    n_random = int(row["n_random"])
     return {
         "behavior": str(row["behavior"]),
         "layer": str(int(row["layer"])),
@@ -85,16 +91,8 @@ def cells(row: Mapping[Any, Any]) -> dict[str, str]:
         "balanced": f"{signed(row['effect_balanced'])} [{signed(row['balanced_low'])}, {signed(row['balanced_high'])}]",
         "wrong": f"{100 * row['share_wrong']:.0f} %",
         "mass": short(row["mass"]),
-        "random": f"{round(row['beats_random'] * n_random)}/{n_random}" if n_random else "-",
+        **{kind: _beaten(row, kind) for kind in KINDS},
         "verdict": str(row["verdict"]),
-    }
-
-
-def sentences(found: pd.DataFrame) -> dict[str, list[str]]:
-    """For each behaviour, what was found in each direction, a sentence each."""
-    return {
-        str(behavior): [_sentence(row) for row in part.to_dict("records")]
-        for behavior, part in found.groupby("behavior", sort=False)
     }
 
 
@@ -109,13 +107,6 @@ def signed(value: float) -> str:
     return "0" if text in ("+.00", "-.00") else text
 
 
-def _sentence(row: Mapping[Any, Any]) -> str:
-    text, n_random = cells(row), int(row["n_random"])
-    beats = f"; it goes further than {text['random'].split('/')[0]} of {n_random} random vectors" if n_random else ""
-    return (
-        f"At {text['multiplier']} (layer {text['layer']}, {int(row['n_items'])} test items): {text['verdict']}. The "
-        f"probability of the matching answer goes from {short(row['p_unsteered'])} to {short(row['p_matching'])}: "
-        f"{signed(row['effect'])}, 95 % interval {signed(row['effect_low'])} to {signed(row['effect_high'])}, "
-        f"letter-balanced {signed(row['effect_balanced'])}. {text['wrong']} of the items move the wrong way, and the "
-        f"two answers hold {text['mass']} of all probability{beats}."
-    )
+def _beaten(row: Mapping[Any, Any], kind: str) -> str:
+    n = row.get(f"n_{kind}", 0)
+    return f"{round(row[f'beats_{kind}'] * n)}/{int(n)}" if n and not math.isnan(n) else "-"

@@ -35,8 +35,11 @@ class StudySettings(BaseModel):
             share of ``dev_fraction`` of its pairs is kept for the test.
         multipliers: What is swept; 0 is always measured too.
         layers: None for all.
-        n_random: Norm-matched random vectors on the test items, at the chosen layer.
-        seed: Of the split, the random vectors and the bootstrap.
+        n_null: So many nulls of each kind in `caa_lens.nulls.KINDS`, on the test items at the chosen layer.
+        baselines: What steering is compared with: ``system``, ``few_shot``, ``finetuned`` (which trains copies of the
+            model); see `caa_lens.baselines.compare`. Empty for none.
+        texts: Neutral running text that side effects are measured on: a bundled name (``neutral``), a file, or None.
+        seed: Of the split, the nulls, the examples shown and the bootstrap.
         prompt_format: Of the steered model; None chooses by its tokenizer.
         base_prompt_format: Of the base model.
         system: A system prompt for every prompt.
@@ -61,7 +64,9 @@ class StudySettings(BaseModel):
     test: dict[str, str] = Field(default_factory=dict)
     multipliers: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
     layers: tuple[int, ...] | None = None
-    n_random: int = Field(default=50, ge=0)
+    n_null: int = Field(default=30, ge=0)
+    baselines: tuple[Literal["system", "few_shot", "finetuned"], ...] = ("system", "few_shot")
+    texts: str | None = "neutral"
     seed: int = Field(default=0, ge=0)
     prompt_format: PromptFormat | None = None
     base_prompt_format: PromptFormat | None = None
@@ -95,6 +100,13 @@ class StudySettings(BaseModel):
     def _check_behaviors(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names or len(set(names)) < len(names):
             raise ValueError("give at least one behaviour, each once")
+        return names
+
+    @field_validator("baselines")
+    @classmethod
+    def _check_baselines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("give each baseline once")
         return names
 
     @field_validator("multipliers")

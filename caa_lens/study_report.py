@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.findings import COLUMNS, MEANINGS, VERDICTS, cells, sentences
+from caa_lens import assessment, baselines
+from caa_lens.evaluation.items import steerability
+from caa_lens.findings import COLUMNS, MEANINGS, VERDICTS, cells
 from caa_lens.run_folder import RUN_FILE, SETTINGS_FILE, read_json, write_whole
 from caa_lens.viz import figures
 from caa_lens.viz.page import Section, render_page, write_figures
@@ -31,7 +33,7 @@ def write_report(result: StudyResult) -> None:
         header=list(COLUMNS.values()),
         rows=_rows(result),
         meanings=MEANINGS | {f"finding: {verdict}": meaning for verdict, meaning in VERDICTS.items()},
-        sentences=sentences(result.tables["findings"]),
+        sentences=_sentences(result),
         sections=[Section(name, *_headed(caption), figure) for name, (figure, caption) in made.items()],
         samples=result.samples,
         data=result.tables["data"].to_dict("records"),
@@ -51,8 +53,37 @@ def study_figures(result: StudyResult) -> dict[str, tuple[go.Figure, str]]:
         "dose_response": (
             figures.dose_response(tables["summary"]),
             "Effect on the test items: where the two lines part, the model is answering a letter, not a question. "
-            "An effect inside the grey band is what any vector of this length does.",
+            "An effect inside the grey bands is what null vectors of this length do.",
         ),
+    }
+    if (tables["summary"]["n_random"] > 0).any():
+        made["nulls"] = (
+            figures.null_distribution(tables["test"]),
+            "Beside its nulls: random vectors, the same entries at other dimensions, and the same pairs with labels "
+            "exchanged. A vector that means something stands outside all three.",
+        )
+    made["items"] = (
+        figures.item_slopes(steerability(tables["test"])),
+        "Item by item: how much an item's log odds change for one unit of the multiplier. A mean can hide items that "
+        "go the other way.",
+    )
+    if tables["test"]["letter"].isin(["A", "B"]).any():
+        made["letters"] = (
+            figures.letter_balance(tables["test"]),
+            "Letters: where items that match with A and items that match with B part, the vector prefers a letter.",
+        )
+    if "baselines" in tables:
+        made["baselines"] = (
+            figures.baselines(tables["baselines"]),
+            "Beside prompting: what a system prompt or answered examples do alone, and what steering adds to them. "
+            "Prompting often wins.",
+        )
+    if "side_effects" in tables:
+        made["side_effects"] = (
+            figures.side_effects(tables["side_effects"]),
+            "Side effects: what steering does to text that has nothing to do with the behaviour.",
+        )
+    made |= {
         "sweep": (
             figures.sweep_heatmap(tables["dev_summary"], result.layers),
             "Choosing the layer: measured on the dev items, from which the framed layer of each behaviour was taken: "
@@ -88,6 +119,18 @@ def study_figures(result: StudyResult) -> dict[str, tuple[go.Figure, str]]:
 def _headed(caption: str) -> tuple[str, str]:
     heading, _, text = caption.partition(": ")
     return heading, f"{text[:1].upper()}{text[1:]}"
+
+
+def _sentences(result: StudyResult) -> dict[str, list[str]]:
+    """For each behaviour, the verdict of its assessment at the multipliers shown, and that of its baselines."""
+    shown = [multiplier for multiplier in result.settings.shown if multiplier]
+    assessed, compared = result.tables["assessment"], result.tables.get("baselines")
+    said: dict[str, list[str]] = {}
+    for name, part in assessed[assessed["multiplier"].isin(shown)].groupby("behavior", sort=False):
+        said[str(name)] = assessment.verdict(part)
+        if compared is not None:
+            said[str(name)] += baselines.verdict(compared[compared["behavior"] == name])
+    return said
 
 
 def _rows(result: StudyResult) -> list[list[str]]:

@@ -37,6 +37,18 @@ def test_the_verdict_has_the_tables_numbers(assessed: Any) -> None:
     assert any("it stays when letters are balanced" in sentence for sentence in said)
 
 
+def test_slopes_are_said_with_letters_balanced_too(assessed: Any) -> None:
+    row = assessed.iloc[0]
+    assert row["slope_balanced_low"] < row["slope_balanced"] < row["slope_balanced_high"]
+    assert row["slope_balanced"] == pytest.approx(row["slope"], rel=0.3) and row["slope_balanced"] > 0
+    numbers = [row[f"slope_balanced{end}"] for end in ("", "_low", "_high")]
+    expected = "({:.2f} [{:.2f}, {:.2f}] with letters balanced)".format(*numbers)
+    assert expected in " ".join(verdict(assessed))
+    missing = dict.fromkeys(("slope_balanced", "slope_balanced_low", "slope_balanced_high"), float("nan"))
+    said = " ".join(verdict(assessed.assign(**missing)))
+    assert "with letters balanced)" not in said and "per unit of the multiplier; " in said
+
+
 def test_doubts_are_said(assessed: Any) -> None:
     doubtful = assessed.assign(balanced_low=-0.1, balanced_high=0.1, effect_low=-0.2, effect_high=0.3, share_wrong=0.36)
     said = " ".join(verdict(doubtful))

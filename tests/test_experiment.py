@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 
-from caa_lens import experiment, findings, run_folder, study_data, study_report
+from caa_lens import assessment, experiment, findings, run_folder, study_data, study_measures, study_report
 from caa_lens.experiment import run_study
 from caa_lens.settings import StudySettings, read_settings, study_settings
 from caa_lens.viz import page
@@ -55,6 +56,7 @@ def behaviors_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("behaviors")
     for name in ("kind", "brave"):
         write_behavior(folder, name)
+    (folder / "neutral.txt").write_text("a b c d e f\ng h i j\n")
     return folder
 
 
@@ -67,9 +69,10 @@ def settings(behaviors_at: Path, tiny_path: Callable[[str], Path]) -> StudySetti
             "base_model": str(tiny_path("mistral")),
             "behaviors": [str(behaviors_at / "kind"), str(behaviors_at / "brave")],
             "multipliers": [-1, 1],
-            "n_random": 3,
+            "n_null": 3,
             "dev_fraction": 0.25,
             "max_new_tokens": 3,
+            "texts": str(behaviors_at / "neutral.txt"),
         }
     )
 
@@ -90,6 +93,8 @@ def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("load_model", "extract_vectors", "sweep", "generate"):
         monkeypatch.setattr(experiment, name, refuse)
+    for name in ("extract_activations", "compare", "damage"):
+        monkeypatch.setattr(study_measures, name, refuse)
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -101,10 +106,15 @@ def test_every_file_is_there(study: experiment.StudyResult) -> None:
         *("settings.json", "run.json", "data.csv", "dev.parquet", "dev_summary.csv", "layers.json", "test.parquet"),
         *("summary.csv", "samples.json", "samples.csv", "cosines.csv", "cosines_by_layer.csv", "cross_layer.csv"),
         *("norms.csv", "base_versus_chat.csv", "index.html", "plotly.min.js"),
+        *("asked_twice.parquet", "reading.parquet", "assessment.parquet"),
+        *("baselines.parquet", "baselines_left_out.json", "side_effects.parquet"),
         *(f"{folder}/{name}.safetensors" for folder in ("vectors", "vectors-base") for name in ("kind", "brave")),
         *(
             f"figures/{name}.html"
-            for name in ("dose_response", "sweep", "cosines", "cross_layer", "base_versus_chat", "norms")
+            for name in (
+                *("dose_response", "nulls", "items", "letters", "baselines", "side_effects"),
+                *("sweep", "cosines", "cross_layer", "base_versus_chat", "norms"),
+            )
         ),
     }
     assert set(times(study.folder)) == expected
@@ -120,6 +130,22 @@ def test_the_layer_is_chosen_on_dev_and_reported_on_test(study: experiment.Study
     pooled = dev.groupby(["layer", "multiplier"])["effect_balanced"].mean().unstack()
     assert study.common_layer == (pooled[1.0] - pooled[-1.0]).idxmax()
     assert set(test["n_items"]) == {4} and set(test[test["multiplier"] != 0]["n_random"]) == {3}
+
+
+def test_baselines_that_cannot_be_asked_are_left_out_with_the_reason(study: experiment.StudyResult) -> None:
+    reasons = json.loads((study.folder / "baselines_left_out.json").read_text(encoding="utf-8"))
+    assert set(reasons) == {"kind, system", "brave, system"}
+    assert "there are no system prompts for 'kind'" in reasons["kind, system"]
+    table = study.tables["baselines"]
+    assert set(table["baseline"]) == {"none", "few_shot"} and set(table["behavior"]) == {"kind", "brave"}
+
+
+def test_the_assessment_is_that_of_the_test_items(study: experiment.StudyResult) -> None:
+    table, summary = study.tables["assessment"], study.tables["summary"]
+    both = summary[summary["multiplier"] != 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(table[list(both.columns)], both, check_exact=False)
+    assert {"n_random", "n_permuted", "n_shuffled", "reliability", "slope_balanced"} <= set(table.columns)
+    assert set(study.tables["side_effects"]["layer"]) == set(study.layers.values())
 
 
 def test_no_test_item_is_used_before_the_report(settings: StudySettings, study: experiment.StudyResult) -> None:
@@ -155,8 +181,9 @@ def test_the_page_escapes_questions(study: experiment.StudyResult) -> None:
 
 def test_the_page_tells_what_was_found(study: experiment.StudyResult) -> None:
     text = (study.folder / "index.html").read_text(encoding="utf-8")
-    for each in findings.sentences(study.tables["findings"]).values():
-        assert len(each) == 2 and all(sentence in text for sentence in each)
+    assessed = study.tables["assessment"]
+    for each in (assessment.verdict(part) for _, part in assessed.groupby("behavior")):
+        assert len(each) > 5 and not [said for said in each if str(escape(said)) not in text]
     assert "chosen on dev items" in text and "caa-lens study --settings" in text
 
 
@@ -213,8 +240,8 @@ def test_a_lost_vector_is_made_again_alone(study: experiment.StudyResult, settin
 
 
 def test_other_settings_are_refused(study: experiment.StudyResult, settings: StudySettings) -> None:
-    other = settings.model_copy(update={"seed": 7, "n_random": 4})
-    message = re.escape("other settings: n_random (3, now 4), seed (0, now 7); give another folder")
+    other = settings.model_copy(update={"seed": 7, "n_null": 4})
+    message = re.escape("other settings: n_null (3, now 4), seed (0, now 7); give another folder")
     with pytest.raises(ValueError, match=message):
         run_study(other, study.folder, progress=False)
 
@@ -272,7 +299,7 @@ def test_without_a_base_model_and_a_test_file(tmp_path: Path, tiny_path: Callabl
     file = tmp_path / "polite.json"
     file.write_text(json.dumps(items(20, "polite")))
     small = {"name": "small", "model": str(tiny_path("gpt2")), "base_model": None, "behaviors": [str(file)]}
-    small |= {"multipliers": [2], "layers": [1], "n_random": 0, "n_questions": 0}
+    small |= {"multipliers": [2], "layers": [1], "n_null": 0, "n_questions": 0, "baselines": [], "texts": None}
     result = run_study(study_settings(small), tmp_path / "run", progress=False)
     assert result.layers == {"polite": 1} and result.base_vectors == {} and "base_versus_chat" not in result.tables
     assert result.tables["data"].iloc[0].to_dict() | {"test_letters": ""} == {
@@ -329,7 +356,7 @@ def test_data_errors_name_the_behavior(settings: StudySettings, behaviors_at: Pa
         ({"behaviors": []}, "behaviors: give at least one behaviour, each once"),
         ({"behaviors": ["x", "x"]}, "behaviors: give at least one behaviour, each once"),
         ({"base_model": "organism-chat"}, "base_model: give another model than `model`"),
-        ({"n_random": -1}, "n_random: should be greater than or equal to 0, got -1"),
+        ({"n_null": -1}, "n_null: should be greater than or equal to 0, got -1"),
         ({"dev_fraction": 0.5}, "dev_fraction: should be less than 0.5, got 0.5"),
         ({"dtype": "float8"}, "dtype: should be 'float32', 'float16' or 'bfloat16', got 'float8'"),
         ({"prompt_format": "json"}, "prompt_format: should be 'chat', 'llama2', 'base' or 'plain', got 'json'"),
@@ -377,10 +404,12 @@ def row(**changed: Any) -> dict[str, Any]:
         (row(), "steers"),
         (row(n_random=0, beats_random=float("nan")), "steers"),
         (row(balanced_low=-0.1), "no clear effect"),
-        (row(beats_random=0.9), "like a random vector"),
+        (row(beats_random=0.9), "like a null vector"),
+        (row(n_shuffled=50, beats_shuffled=0.9), "like a null vector"),
+        (row(n_shuffled=50, beats_shuffled=1.0), "steers"),
         (row(multiplier=-1.0, balanced_low=-0.2, balanced_high=-0.1), "steers"),
         (row(multiplier=-1.0, beats_random=0.0), "steers the wrong way"),
-        (row(multiplier=-1.0, beats_random=0.2), "like a random vector"),
+        (row(multiplier=-1.0, beats_random=0.2), "like a null vector"),
         (row(balanced_low=-0.2, balanced_high=-0.1, beats_random=0.0), "steers the wrong way"),
     ],
 )

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "caa_lens"
 # Imports point to a lower level.
 LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
     0: {
-        "contrast": ("contrast", "records"),
+        "contrast": ("contrast", "records", "texts"),
         "vectors": ("vectors", "provenance", "vector_files"),
         "models": ("models", "adapters"),
     },
@@ -31,17 +31,28 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
         "sweeps": ("sweeps",),
         "analysis": ("analysis",),
         "estimators": ("estimators",),
-        "baselines": ("baselines",),
         "evaluation": ("evaluation",),
         "interop": ("interop",),
         "activation_addition": ("activation_addition",),
         "composition": ("composition",),
         "nulls": ("nulls",),
     },
-    4: {"viz": ("viz",), "organism": ("organism",), "assessment": ("assessment",)},
+    4: {
+        "viz": ("viz",),
+        "organism": ("organism",),
+        "assessment": ("assessment",),
+        "capabilities": ("capabilities",),
+        "baselines": ("baselines",),
+        "transfer": ("transfer",),
+        "selection": ("selection",),
+    },
     5: {
-        "experiment": ("experiment", "findings", "run_folder", "settings", "study_data", "study_report"),
+        "experiment": (
+            *("experiment", "findings", "run_folder", "settings"),
+            *("study_data", "study_measures", "study_report", "study_run"),
+        ),
         "cli": ("cli", "commands", "__main__"),
+        "explorer": ("explorer", "looking"),
     },
     6: {"caa_lens": ("",)},  # the public names
 }
