@@ -77,6 +77,7 @@ _MODULES = {
     "experiment",
     "explorer",
     "interop",
+    "looking",
     "nulls",
     "organism",
     "selection",
