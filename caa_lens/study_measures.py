@@ -68,8 +68,8 @@ def assess_behaviors(run: Run, model: Model, layers: Mapping[str, int]) -> dict[
     return {"test": measured.items, "summary": summary, "assessment": table}
 
 
-NULLS_OF_BASELINES = 20
-"""Random vectors on top of each baseline: enough for the 95 % that a finding asks for."""
+NULLS_OF_BASELINES = 10
+"""Random vectors on top of each baseline; `caa_lens.baselines.compare` takes more where it matters."""
 
 _ATTRIBUTES = {"test": "items", "asked_twice": "asked_twice", "reading": "reading"}
 

@@ -85,24 +85,21 @@ def baselines(
     keywords: Any = {"baselines": tuple(against.split(",")), "method": method, **running}
     if positive_prompt is not None:
         keywords["prompts"] = (positive_prompt, negative_prompt)
-    try:
-        table = compare(
-            loaded,
-            vectors,
-            held_out,
-            train=train,
-            layer=layer,
-            multipliers=steps,
-            shots=shots,
-            learning_rate=learning_rate,
-            epochs=epochs,
-            train_batch_size=train_batch_size,
-            n_random=random,
-            seed=seed,
-            **keywords,
-        )
-    except ImportError as error:  # peft, which is an extra
-        raise ValueError(str(error)) from None
+    table = compare(
+        loaded,
+        vectors,
+        held_out,
+        train=train,
+        layer=layer,
+        multipliers=steps,
+        shots=shots,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        train_batch_size=train_batch_size,
+        n_random=random,
+        seed=seed,
+        **keywords,
+    )
     said = verdict(table)
     if out is not None:
         save_frame(table, out)

@@ -50,10 +50,7 @@ def harness(
         )
     from caa_lens.evaluation.harness import evaluate, require_lm_eval
 
-    try:
-        require_lm_eval()
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    require_lm_eval()
     loaded = options.open_model(model, dtype, device)
     steer: dict[str, Any] = {}
     if vectors is not None and layer is not None:

@@ -162,6 +162,7 @@ th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #e6e6
 .notes li { margin-bottom: .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; font-size: 13px; }
 dt { font-weight: 600; } dd { margin: 0; } dd p { margin: 0 0 .3rem; max-width: 50rem; }
+details.words { margin: .5rem 0; max-width: 50rem; } .words p { margin: .2rem 0 .2rem 1.2rem; font-size: 13px; }
 .samples { table-layout: fixed; width: 100%; } .samples td { white-space: pre-wrap; overflow-wrap: anywhere; }
 .question { font-style: italic; margin: .9rem 0 .2rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre, code { background: #f5f5f5; font-size: 13px; } pre { padding: .7rem; overflow-x: auto; }
@@ -204,11 +205,14 @@ figcaption, .caption { color: #444; max-width: 46rem; }
 {% endfor %}
 </dl></details>
 <h3>In words</h3>
-<dl>
+<p class="caption">Open a behaviour for the whole assessment: letters, nulls, items, reliability, and prompting instead.</p>
 {% for name, each in sentences.items() %}
-<dt>{{ name }}</dt><dd>{% for sentence in each %}<p>{{ sentence }}</p>{% endfor %}</dd>
+<details class="words"><summary><b>{{ name }}</b> {{ each[0] }}</summary>
+{% for sentence in each[1:] %}
+<p>{{ sentence }}</p>
 {% endfor %}
-</dl>
+</details>
+{% endfor %}
 
 {% for section, html in figures %}
 <h2 id="{{ section.name }}">{{ section.heading }}</h2>
