@@ -5,6 +5,7 @@
 #   make test-tl3    the same tests with HookedTransformer too, under transformer-lens 3.9
 #   make notebooks   run every notebook
 #   make bench       measure speed and memory, and write docs/benchmarks.md (about 40 minutes, on an idle machine)
+#   make docs        build the documentation into site/ (broken links and references are errors)
 #   make format      let ruff rewrite what it can
 #   make clean       remove the environments and all that tools left
 # Another interpreter: make test PYTHON=python3.12      Some of the tests: make pytest ARGS="tests/test_steering.py -x"
@@ -17,7 +18,7 @@ ARGS ?=
 PARALLEL ?= -n auto --maxprocesses=4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint format pytest test-tl3 notebooks bench clean
+.PHONY: help demo lab test lint format pytest test-tl3 notebooks docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,13 +54,16 @@ notebooks: $(VENV)/.installed
 		echo "no notebooks"; \
 	fi
 
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet $(ARGS)
+
 # kaleido draws the plot, with a Chrome or Chromium that is there.
 bench: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check kaleido
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python tests/benchmarks/run.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV_TL3) .venv-peers build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_TL3) .venv-peers build dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml constraints.txt

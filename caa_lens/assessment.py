@@ -84,6 +84,7 @@ def assess(
         ValueError: For sets that share a question, or as `extract_activations` and `sweep` say; before the model runs.
     """
     _check(train, dev, test, multipliers)
+    _check_nulls(n_null)
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
 
     def bar(text: str) -> str | bool:
@@ -148,6 +149,7 @@ def measure(
     """
     import pandas as pd
 
+    _check_nulls(n_null)
     if len(activations.layers) != 1:
         raise ValueError(
             f"the activations are of layers {list(activations.layers)}: give those of the one layer that is assessed, "
@@ -157,9 +159,8 @@ def measure(
     layers = activations.layers
     held_out = extract_activations(model, test, layers=layers, read=read, progress=progress("reading"), **options)
     vector = activations.vectors()
-    kinds = KINDS if n_null else ()
     nulls = [
-        null for kind in kinds for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=activations)
+        null for kind in KINDS for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=activations)
     ]
     asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, **options}
     items = sweep(model, vector, test, nulls=nulls, progress=progress("measuring"), **asked)
@@ -249,16 +250,23 @@ def _about_letters(at: str, row: Mapping[str, Any]) -> list[str]:
     balanced, low, high = row["effect_balanced"], row["balanced_low"], row["balanced_high"]
     if balanced != balanced:
         return [f"{at}: all matching letters are the same, so preferring that letter would look like the effect."]
-    vanishes = "vanishes" if low <= 0 <= high else "stays"
-    said = [f"{at} it {vanishes} when letters are balanced: {balanced:+.2f} [{low:+.2f}, {high:+.2f}]."]
-    if row["effect_asked_twice"] == row["effect_asked_twice"]:
+    becomes = _becomes(row["effect"], balanced, low, high)
+    said = [f"{at} it {becomes} when letters are balanced: {balanced:+.2f} [{low:+.2f}, {high:+.2f}]."]
+    twice = row["effect_asked_twice"]
+    if twice == twice:
         low, high = row["asked_twice_low"], row["asked_twice_high"]
-        vanishes = "vanishes" if low <= 0 <= high else "stays"
-        said.append(
-            f"{at} it {vanishes} when every item is asked both ways: {row['effect_asked_twice']:+.2f} "
-            f"[{low:+.2f}, {high:+.2f}]."
-        )
+        becomes = _becomes(row["effect"], twice, low, high)
+        said.append(f"{at} it {becomes} when every item is asked both ways: {twice:+.2f} [{low:+.2f}, {high:+.2f}].")
     return said
+
+
+def _becomes(effect: float, checked: float, low: float, high: float) -> str:
+    """What is left of an effect: nothing, the opposite, less than half, or most of it."""
+    if low <= 0 <= high:
+        return "vanishes"
+    if effect * checked < 0:
+        return "turns round"
+    return "shrinks" if abs(checked) < abs(effect) / 2 else "stays"
 
 
 def _about_nulls(at: str, row: Mapping[str, Any]) -> list[str]:
@@ -281,6 +289,11 @@ def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, 
                 f"{one} and {other} share {len(shared)} questions, such as {sorted(shared)[0][:60]!r}: give sets "
                 "apart, for example pairs.split(seed=0)"
             )
+
+
+def _check_nulls(n_null: int) -> None:
+    if n_null < 1:
+        raise ValueError(f"n_null is {n_null}: no effect is given without its null, so give 1 or more, as 100")
 
 
 def _at_layer(activations: ContrastActivations, layer: int) -> ContrastActivations:

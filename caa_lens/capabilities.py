@@ -120,7 +120,7 @@ def capabilities(
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_random: int = 0,
+    n_random: int = 20,
     nulls: Sequence[SteeringVectors] = (),
     seed: int = 0,
     prompt_format: PromptFormat | None = None,

@@ -21,6 +21,7 @@ VERDICTS = {
     CLEAR: "the letter-balanced interval leaves out 0, and it goes further than 95 % of the nulls of every kind",
     "no clear effect": "the letter-balanced interval includes 0",
     "like a null vector": "the interval leaves out 0, but the effect is within 95 % of the nulls of some kind",
+    "without a null": "the interval leaves out 0, but nothing was measured that any vector of this length would do",
     "steers the wrong way": "as clear as `steers`, on the other side of 0",
     "cannot be balanced": "all matching letters are the same, so a shift towards that letter looks like an effect",
 }
@@ -73,6 +74,8 @@ def verdict(row: Mapping[Any, Any]) -> str:
         low, high = -high, -low
     if low <= 0 <= high:
         return "no clear effect"
+    if not any(row.get(f"n_{kind}", 0) for kind in KINDS):
+        return "without a null"
     for kind in KINDS:
         beats = float(row.get(f"beats_{kind}", math.nan))
         if row.get(f"n_{kind}", 0) and (beats if low > 0 else 1 - beats) < ENOUGH:

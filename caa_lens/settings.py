@@ -64,7 +64,7 @@ class StudySettings(BaseModel):
     test: dict[str, str] = Field(default_factory=dict)
     multipliers: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
     layers: tuple[int, ...] | None = None
-    n_null: int = Field(default=20, ge=0)
+    n_null: int = Field(default=20, ge=1)
     baselines: tuple[Literal["system", "few_shot", "finetuned"], ...] = ("system", "few_shot")
     texts: str | None = "neutral"
     seed: int = Field(default=0, ge=0)

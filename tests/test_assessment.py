@@ -57,6 +57,35 @@ def test_doubts_are_said(assessed: Any) -> None:
     assert "36% of items move the wrong way" in said
 
 
+def test_where_letters_cannot_be_balanced_no_null_is_said_to_be_beaten_or_not() -> None:
+    import numpy as np
+    import pandas as pd
+
+    rows = [
+        {"behavior": "b", "vector": vector, "layer": 0, "multiplier": multiplier, "item": item, "letter": "A"}
+        | {"logp_matching": -0.5, "logp_other": -1.0, "p_matching": 0.5 + 0.1 * multiplier, "p_a": 0.5, "mass": 1.0}
+        for vector, multipliers in (("behavior", (0.0, 1.0)), ("random-0", (1.0,)))
+        for multiplier in multipliers
+        for item in range(4)
+    ]
+    table = caa.summarize(pd.DataFrame(rows), n_bootstrap=10)
+    assert np.isnan(table.iloc[1]["beats_random"]) and table.iloc[1]["n_random"] == 1
+
+
+@pytest.mark.parametrize(
+    ("balanced", "low", "high", "word"),
+    [
+        (0.3, 0.2, 0.4, "stays"),
+        (0.1, 0.05, 0.15, "shrinks"),
+        (-0.1, -0.2, -0.05, "turns round"),
+        (0.1, -0.1, 0.2, "vanishes"),
+    ],
+)
+def test_what_balancing_leaves_is_named(assessed: Any, balanced: float, low: float, high: float, word: str) -> None:
+    changed = assessed.assign(effect=0.3, effect_balanced=balanced, balanced_low=low, balanced_high=high)
+    assert f"it {word} when letters are balanced: {balanced:+.2f}" in " ".join(verdict(changed))
+
+
 def test_sets_that_share_questions_are_refused_before_the_model_runs() -> None:
     model: Any = caa.load_model("organism-chat")
     pairs = caa.load_contrast_pairs("refusal")[:20]
@@ -64,3 +93,5 @@ def test_sets_that_share_questions_are_refused_before_the_model_runs() -> None:
         assess(model, pairs, pairs, pairs)
     with pytest.raises(ValueError, match=r"multipliers \[0.0\]: give at least one that is not 0"):
         assess(model, *pairs.split(seed=0), multipliers=(0.0,))
+    with pytest.raises(ValueError, match="n_null is 0: no effect is given without its null, so give 1 or more, as 100"):
+        assess(model, *pairs.split(seed=0), n_null=0)

@@ -258,7 +258,7 @@ def test_what_is_bundled_is_listed() -> None:
         ("analyze norms none.safetensors", "there is no vector file none.safetensors"),
         ("analyze norms {vectors} --out n.json", "cannot write n.json"),
         ("study --settings none.json", "there is no settings file none.json"),
-        ("study --n-null -1", "n_null: should be greater than or equal to 0, got -1"),
+        ("study --n-null -1", "n_null: should be greater than or equal to 1, got -1"),
         ("study --test kind", "test 'kind' cannot be read: give NAME=FILE"),
         ("study --behaviors nonsense", "'nonsense' is not a bundled behaviour"),
     ],

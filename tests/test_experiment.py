@@ -299,7 +299,7 @@ def test_without_a_base_model_and_a_test_file(tmp_path: Path, tiny_path: Callabl
     file = tmp_path / "polite.json"
     file.write_text(json.dumps(items(20, "polite")))
     small = {"name": "small", "model": str(tiny_path("gpt2")), "base_model": None, "behaviors": [str(file)]}
-    small |= {"multipliers": [2], "layers": [1], "n_null": 0, "n_questions": 0, "baselines": [], "texts": None}
+    small |= {"multipliers": [2], "layers": [1], "n_null": 1, "n_questions": 0, "baselines": [], "texts": None}
     result = run_study(study_settings(small), tmp_path / "run", progress=False)
     assert result.layers == {"polite": 1} and result.base_vectors == {} and "base_versus_chat" not in result.tables
     assert result.tables["data"].iloc[0].to_dict() | {"test_letters": ""} == {
@@ -356,7 +356,7 @@ def test_data_errors_name_the_behavior(settings: StudySettings, behaviors_at: Pa
         ({"behaviors": []}, "behaviors: give at least one behaviour, each once"),
         ({"behaviors": ["x", "x"]}, "behaviors: give at least one behaviour, each once"),
         ({"base_model": "organism-chat"}, "base_model: give another model than `model`"),
-        ({"n_null": -1}, "n_null: should be greater than or equal to 0, got -1"),
+        ({"n_null": 0}, "n_null: should be greater than or equal to 1, got 0"),
         ({"dev_fraction": 0.5}, "dev_fraction: should be less than 0.5, got 0.5"),
         ({"dtype": "float8"}, "dtype: should be 'float32', 'float16' or 'bfloat16', got 'float8'"),
         ({"prompt_format": "json"}, "prompt_format: should be 'chat', 'llama2', 'base' or 'plain', got 'json'"),
@@ -402,7 +402,7 @@ def row(**changed: Any) -> dict[str, Any]:
     ("values", "expected"),
     [
         (row(), "steers"),
-        (row(n_random=0, beats_random=float("nan")), "steers"),
+        (row(n_random=0, beats_random=float("nan")), "without a null"),
         (row(balanced_low=-0.1), "no clear effect"),
         (row(beats_random=0.9), "like a null vector"),
         (row(n_shuffled=50, beats_shuffled=0.9), "like a null vector"),

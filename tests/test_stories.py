@@ -54,7 +54,9 @@ def test_the_whole_study_runs_on_it(shared_data: Path, tmp_path: Path) -> None:
         other_answers="keep",
         read="answer_end",
         prompt_format="plain",
-        n_null=40, baselines=(), texts=None,
+        n_null=40,
+        baselines=(),
+        texts=None,
         n_questions=0,
     )
     result = run_study(settings, tmp_path / "run", progress=False)

@@ -28,7 +28,7 @@ def select(
     min_mass: Annotated[
         float, typer.Option(help="Permit only cells in which both answers keep this much probability.")
     ] = 0.0,
-    random: inputs.Random = 0,
+    random: inputs.Random = 20,
     seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,

@@ -25,7 +25,7 @@ def side_effects(
         str | None, typer.Option(help="Items on which the effects at that KL are measured; with --budget.")
     ] = None,
     part: inputs.ItemsPart = "test_ab",
-    random: inputs.Random = 0,
+    random: inputs.Random = 20,
     seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,

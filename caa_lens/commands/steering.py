@@ -131,7 +131,7 @@ def sweep(
     random: Annotated[
         int,
         typer.Option("--random", "--n-random", min=0, help="So many norm-matched random vectors in the same cells."),
-    ] = 0,
+    ] = 20,
     seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,

@@ -237,4 +237,5 @@ def _against(kind: str, null: np.ndarray | None, effect: float, multiplier: floa
         return {f"n_{kind}": 0, f"{kind}_low": np.nan, f"{kind}_high": np.nan, f"beats_{kind}": np.nan}
     low, high = np.quantile(null, [0.025, 0.975])
     beaten = float((null < effect).mean() if multiplier > 0 else (null > effect).mean())
+    beaten = beaten if effect == effect else np.nan  # nothing was compared where letters cannot be balanced
     return {f"n_{kind}": len(null), f"{kind}_low": low, f"{kind}_high": high, f"beats_{kind}": beaten}

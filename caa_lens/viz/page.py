@@ -205,7 +205,7 @@ figcaption, .caption { color: #444; max-width: 46rem; }
 {% endfor %}
 </dl></details>
 <h3>In words</h3>
-<p class="caption">Open a behaviour for the whole assessment: letters, nulls, items, reliability, and prompting instead.</p>
+<p class="caption">Open a behaviour for its whole assessment: letters, nulls, items, reliability, prompting instead.</p>
 {% for name, each in sentences.items() %}
 <details class="words"><summary><b>{{ name }}</b> {{ each[0] }}</summary>
 {% for sentence in each[1:] %}
