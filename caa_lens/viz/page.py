@@ -113,16 +113,20 @@ def write_images(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
     browser = find_browser()
     if browser is None or importlib.util.find_spec("kaleido") is None:
         return []
-    os.environ.setdefault("BROWSER_PATH", browser)
     import plotly.io
 
     every: list[Any] = list(figures.values())
     paths = [folder / f"{name}.png" for name in figures]
     sizes: dict[str, Any] = {side: [int(figure.layout[side]) for figure in every] for side in ("width", "height")}
+    given = os.environ.get("BROWSER_PATH")
+    os.environ["BROWSER_PATH"] = browser  # the only way to tell plotly which; put back below
     try:
         plotly.io.write_images(every, [str(path) for path in paths], scale=2, **sizes)
     except Exception:  # a browser fails in many ways, and the study does not depend on it
         return [path for path in paths if path.is_file()]
+    finally:
+        if given is None:
+            del os.environ["BROWSER_PATH"]
     return paths
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -129,8 +130,10 @@ def test_a_broken_browser_does_no_harm(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the browser closed")
 
+    monkeypatch.delenv("BROWSER_PATH", raising=False)
     monkeypatch.setattr(page, "find_browser", lambda: "/bin/false")
     monkeypatch.setattr(page.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(plotly.io, "write_images", fail)
     figure = go.Figure(layout={"width": 100, "height": 100})
     assert page.write_images({"one": figure}, tmp_path) == []
+    assert "BROWSER_PATH" not in os.environ, "what was set for one call is put back"

@@ -73,10 +73,7 @@ def in_browser(html: str, folder: Path, *, hovered: int = 0) -> tuple[_Views, st
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     command += [f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
     command += ["--virtual-time-budget=8000", "--dump-dom", path.as_uri()]
-    for _ in range(3):  # on a busy machine a browser may end before it has begun: then it says nothing at all
-        done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-        if done.stdout:
-            break
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
     source = done.stdout.decode("utf-8")
     assert "data-loaded=" in source, done.stderr.decode("utf-8", "replace")[-2000:]
     return _Views(source), source
