@@ -20,6 +20,7 @@ from caa_lens.commands import (
     baselines,
     capabilities,
     catalog,
+    conditioning,
     entanglement,
     harness,
     judging,
@@ -105,6 +106,7 @@ app.command(**SETTINGS)(side_effects.side_effects)
 app.command(**SETTINGS)(entanglement.entanglement)
 app.add_typer(transfer.app, name="transfer")
 app.command(**SETTINGS)(judging.answers)
+app.command(**SETTINGS)(conditioning.conditioning)
 app.add_typer(judging.app, name="judge")
 app.command(**SETTINGS)(steering.tokens)
 app.add_typer(analyze.app, name="analyze")

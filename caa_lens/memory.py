@@ -16,7 +16,7 @@ from caa_lens.adapters import Adapter
 WORKING_BYTES = 1 << 30
 """On a CPU a job takes no more than this, however much is free: more was no faster where it was measured."""
 
-LOGIT_BYTES = 1 << 26
+LOGIT_BYTES = 1 << 28
 """On a CPU no more than this for logits at once: a product of a few hundred rows is at full speed."""
 
 

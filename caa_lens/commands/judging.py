@@ -290,10 +290,11 @@ def _settings(text: str) -> dict[str, Any]:
 
 def _finish(scored: pd.DataFrame, out: Path, as_json: bool) -> None:
     """Save the scored answers and show what they say."""
+    from caa_lens.evaluation.conditioning import consistency
     from caa_lens.evaluation.judged import summarize_scores
 
     save_frame(scored, out)
-    show_frame(summarize_scores(scored), as_json=as_json)
+    show_frame((consistency if "side" in scored.columns else summarize_scores)(scored), as_json=as_json)
     unscored = int(scored["score"].isna().sum())
     if unscored:
         first = scored.loc[scored["score"].isna(), "note"].iloc[0]

@@ -65,6 +65,8 @@ def judge_reason(behavior: str, text: str) -> Verdict:
 def score(requests: Sequence[tuple[str, str, str, str]]) -> Iterator[tuple[int, float | None, str]]:
     """A judge for `caa_lens.evaluation.judging.score_answers`: matching is 10, opposite 0, invalid has no score.
 
+    What begins with "because" is judged as the reason of a letter, anything else as an open answer.
+
     Args:
         requests: Behaviour, rubric (not read: the grammar knows), question and answer.
 
@@ -77,5 +79,6 @@ def score(requests: Sequence[tuple[str, str, str, str]]) -> Iterator[tuple[int, 
     if unknown := sorted({behavior for behavior, *_ in requests} - set(BEHAVIORS)):
         raise ValueError(f"the bundled world has no behaviour {unknown[0]!r}: it has {', '.join(BEHAVIORS)}")
     for place, (behavior, _, _, answer) in enumerate(requests):
-        verdict = judge_answer(behavior, answer)
+        reason = re.fullmatch(r"\s*because\s+(.*)", answer, flags=re.DOTALL)
+        verdict = judge_reason(behavior, reason[1]) if reason else judge_answer(behavior, answer)
         yield place, {"matching": 10.0, "opposite": 0.0, "invalid": None}[verdict], verdict

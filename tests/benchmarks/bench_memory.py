@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_memory.py
 
 Every figure is one process: the model is loaded and run once on one token, and then the rise of resident memory to its
-peak during the job is read. What is compared is that rise, without the weights and the libraries.
+peak during the job is read. What is compared is that rise, without the weights and the libraries. A pass over a longer
+prompt takes more, so the smaller set is every tenth pair of the larger one by length, the longest among them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subjects
 JOBS: dict[str, list[tuple[str, int, int]]] = {  # what grows: (job, pairs or items, random vectors)
     "extraction, 100 and 1,000 pairs": [("extract", 100, 0), ("extract", 1000, 0)],
     "sweep, 13 cells, 100 and 1,000 items": [("sweep", 100, 0), ("sweep", 1000, 0)],
-    "sweep, 50 items, 13 and 133 cells": [("sweep", 50, 0), ("sweep", 50, 10)],
+    "sweep, 50 items, 133 and 1,333 cells": [("sweep", 50, 10), ("sweep", 50, 110)],
 }
 
 
@@ -63,7 +64,7 @@ def measure(folder: str, job: str, n: int, n_random: int) -> dict[str, int]:
     import caa_lens as caa
 
     model: Any = caa.load_model(folder)
-    pairs = subjects.pairs(n)
+    pairs = _by_length(n)
     model(torch.tensor([[1]]))
     vectors = made_up_vectors(model)
     process, done, peak = psutil.Process(), threading.Event(), [0]
@@ -82,6 +83,14 @@ def measure(folder: str, job: str, n: int, n_random: int) -> dict[str, int]:
     done.set()
     watcher.join()
     return {"before": before, "peak": peak[0]}
+
+
+def _by_length(n: int) -> Any:
+    """So many of the same 1,000 pairs, evenly spread over their lengths."""
+    import caa_lens as caa
+
+    longest_first = sorted(subjects.pairs(1000), key=lambda pair: len(pair.prompt), reverse=True)
+    return caa.ContrastDataset.from_pairs(longest_first[:: 1000 // n])
 
 
 def made_up_vectors(model: Any) -> Any:

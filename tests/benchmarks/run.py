@@ -140,7 +140,8 @@ def _memory(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## Memory",
         "",
-        "Resident memory of a process that holds the model; the job's own part is the rise during it.",
+        "Resident memory of a process that holds the model; the job's own part is the rise during it, and is what the",
+        "table above compares. Both sets of pairs have the same spread of lengths, and the same longest one.",
     ]
     lines += ["", "| job | peak, MiB | the job's own part, MiB |", "|---|---|---|"]
     for row in rows:
