@@ -89,7 +89,7 @@ def options(
 ) -> None:
     """Contrastive Activation Addition on TransformerLens models: extract, steer, measure, compare.
 
-    Start with `caa-lens demo`: the whole workflow on the bundled models, in a minute or two.
+    Start with `caa-lens demo`: the whole workflow on the bundled models, in a few minutes.
     """
 
 
