@@ -29,6 +29,9 @@ PACKED_TOKENS = 256
 INLINE_TOKENS = 16
 """Up to so many tokens of branches are run in one pass with their prompt: a pass of their own would cost more."""
 
+GIVE_BACK_EVERY = 8
+"""Batches between two times that freed memory is handed back: pages that are used again at once cost time."""
+
 
 def check_context(adapter: Adapter, lengths: Sequence[int]) -> None:
     """Refuse sequences that the model cannot hold, before anything runs.
@@ -121,7 +124,7 @@ def _batches(
         n_new[branch.prompt] += len(branch.tokens)
         longest[branch.prompt] = max(longest[branch.prompt], len(branch.tokens))
     check_context(adapter, [len(ids) + new if new else 0 for ids, new in zip(prompts, longest, strict=True)])
-    room = working_bytes(adapter.device)
+    room, n_batches = working_bytes(adapter.device), 0
     for width in sorted({longest[prompt] for prompt in of_prompt}) if alike else [None]:
         order = [prompt for prompt in of_prompt if width in (None, longest[prompt])]
         order.sort(key=lambda prompt: len(prompts[prompt]), reverse=True)
@@ -132,7 +135,9 @@ def _batches(
             size = size_given or max(1, min(most_tokens(adapter.device) // max(1, n_prompt), fitting))
             batch, order = order[:size], order[size:]
             yield {prompt: of_prompt[prompt] for prompt in batch}
-            give_back(adapter.device)
+            n_batches += 1
+            if n_batches % GIVE_BACK_EVERY == 0:
+                give_back(adapter.device)
 
 
 def _chunks(
