@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,16 +44,8 @@ def conditioning(
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.conditioning import after_answers
 
-    frame = after_answers(
-        loaded,
-        items,
-        then=then,
-        max_new_tokens=max_new_tokens,
-        prompt_format=prompt_format,
-        system=system,
-        batch_size=batch_size,
-        progress=not quiet,
-    )
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    frame = after_answers(loaded, items, then=then, max_new_tokens=max_new_tokens, progress=not quiet, **keywords)
     save_frame(frame, out)
     show_frame(frame if as_json else frame.loc[frame["item"] < 2, ["side", "answer", "text"]], as_json=as_json)
     if not as_json:
