@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.adapters import HookedModel
-from caa_lens.contrast import ContrastDataset
+from caa_lens.contrast import ContrastDataset, check_apart
 from caa_lens.evaluation.choices import choose_layer, summarize
 from caa_lens.evaluation.items import steerability_summary, swapped
 from caa_lens.evaluation.reliability import directional_agreement, separability, split_half
@@ -281,14 +281,7 @@ def _about_nulls(at: str, row: Mapping[str, Any]) -> list[str]:
 def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, multipliers: Sequence[float]) -> None:
     if not any(multiplier for multiplier in multipliers):
         raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0")
-    sets = {"train": train, "dev": dev, "test": test}
-    asked = {name: {pair.prompt for pair in pairs} for name, pairs in sets.items()}
-    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        if shared := (asked[one] & asked[other]) - {""}:
-            raise ValueError(
-                f"{one} and {other} share {len(shared)} questions, such as {sorted(shared)[0][:60]!r}: give sets "
-                "apart, for example pairs.split(seed=0)"
-            )
+    check_apart({"train": train, "dev": dev, "test": test})
 
 
 def _check_nulls(n_null: int) -> None:

@@ -15,16 +15,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
 from caa_lens.records import Problems, check_record, read_records
+from caa_lens.whole_files import write_whole
 
 OtherAnswers = Literal["error", "keep", "drop"]
 Part = Literal["generate", "test_ab"]
@@ -206,20 +207,28 @@ class ContrastDataset(Sequence[ContrastPair]):
 
     def to_json(self, path: str | Path) -> None:
         """Write the pairs in the CAA schema, under another name first, so that `path` is never half a file."""
-        path = Path(path)
         rows = [dict(zip(_SCHEMA, (p.prompt, p.positive, p.negative), strict=True)) for p in self.pairs]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+        write_whole(Path(path), lambda to: to.write_text(text, encoding="utf-8"))
 
     def _select(self, indices: Iterable[int], name: str, what: str) -> ContrastDataset:
         pairs = tuple(self.pairs[index] for index in indices)
         n_other = sum({pair.positive, pair.negative} != {"(A)", "(B)"} for pair in pairs)
         return ContrastDataset(name, pairs, f"{self.origin}, {what}", _report(pairs, len(pairs), n_other, 0))
+
+
+def check_apart(sets: Mapping[str, Iterable[ContrastPair]]) -> None:
+    """Refuse sets, by name, of which two share a question: a result on items that chose the vector is too good.
+
+    Raises:
+        ValueError: With the first two that do, and one such question.
+    """
+    for (one, pairs), (other, more) in combinations(sets.items(), 2):
+        if both := ({pair.prompt for pair in pairs} & {pair.prompt for pair in more}) - {""}:
+            raise ValueError(
+                f"{one} and {other} share {len(both)} questions, such as {min(both)[:60]!r}: give sets apart, for "
+                "example pairs.split(seed=0)"
+            )
 
 
 def load_contrast_pairs(

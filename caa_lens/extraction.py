@@ -24,7 +24,7 @@ from caa_lens.branching import branch_residuals
 from caa_lens.contrast import ContrastDataset, ContrastPair
 from caa_lens.models import check_layers, model_info
 from caa_lens.packing import Branch
-from caa_lens.prompts import PromptFormat, default_format, format_prompt
+from caa_lens.prompts import PromptFormat, common_prefix, default_format, format_prompt
 from caa_lens.vectors import Provenance, SteeringVectors
 
 Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
@@ -173,12 +173,6 @@ def _read(
             bar.update(len(chunk) / 2)
 
         branch_residuals(adapter, prompts, branches, layers, sort_out, batch_size=batch_size)
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int], at_most: int | None = None) -> int:
-    """How many tokens two sequences begin with in common."""
-    limit = min(len(first), len(second)) if at_most is None else at_most
-    return next((i for i in range(limit) if first[i] != second[i]), limit)
 
 
 def _describe(

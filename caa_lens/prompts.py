@@ -199,7 +199,7 @@ def _tokenize(
     if not ids:
         raise ValueError(f"no token comes from the text {text!r}: give a prompt that is not empty")
     spans = _spans(ids, offsets, bos, text, answer_at, parts)
-    return FormattedPrompt(text, tuple(ids), _readable(tokenizer, ids), spans)
+    return FormattedPrompt(text, tuple(ids), tuple(token_texts(adapter, ids)), spans)
 
 
 def _spans(
@@ -232,13 +232,53 @@ def _spans(
     return spans
 
 
-def _readable(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
-    """Each token as text, its leading space kept (SentencePiece's ``decode`` of one token drops it)."""
-    pieces: list[str] = tokenizer.convert_ids_to_tokens(list(ids))
-    return tuple(
-        piece.replace("▁", " ") if "▁" in piece else str(tokenizer.decode([token])) or piece
-        for token, piece in zip(ids, pieces, strict=True)
-    )
+def token_texts(adapter: Adapter, ids: Sequence[int]) -> list[str]:
+    """Each token as readable text, its leading space kept (SentencePiece's ``decode`` of one token drops it).
+
+    Vocabularies are often padded: an id that the tokenizer does not know is shown as such, as in ``<151935>``.
+    """
+    tokenizer = adapter.tokenizer
+    pieces: list[str | None] = tokenizer.convert_ids_to_tokens(list(ids))
+    texts: list[str] = []
+    for token, piece in zip(ids, pieces, strict=True):
+        if piece is None:
+            texts.append(f"<{token}>")
+        else:
+            texts.append(piece.replace("\u2581", " ") if "\u2581" in piece else str(tokenizer.decode([token])) or piece)
+    return texts
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int], at_most: int | None = None) -> int:
+    """How many tokens two sequences begin with in common."""
+    limit = min(len(first), len(second)) if at_most is None else at_most
+    return next((i for i in range(limit) if first[i] != second[i]), limit)
+
+
+def both_answers(
+    adapter: Adapter,
+    pair: ContrastPair,
+    what: str,
+    *,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
+    """A pair's two answers as token ids: both sides, the last prompt token, and the first token that differs.
+
+    Raises:
+        ValueError: Beginning with ``what``, where the answers cannot be told apart by one token.
+    """
+    both = [
+        format_prompt(adapter, pair.prompt, answer, prompt_format=prompt_format, system=system)
+        for answer in (pair.positive, pair.negative)
+    ]
+    matching, other = both[0].ids, both[1].ids
+    start, differ = min(text.spans["prompt"][1] for text in both) - 1, common_prefix(matching, other)
+    if differ >= min(len(matching), len(other)) or not 0 <= start < differ:
+        raise ValueError(
+            f"{what}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token "
+            "after the prompt: give answers of which neither begins with the other"
+        )
+    return matching, other, start, differ
 
 
 def describe_tokens(

@@ -8,12 +8,13 @@ the results, and a folder that was begun with others is refused, so that no fold
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,17 +59,6 @@ def _object(file: Path) -> dict[str, Any]:
     if not isinstance(held, dict):
         raise ValueError(f"{file} should hold a JSON object, it holds a {type(held).__name__}: give a new folder")
     return cast("dict[str, Any]", held)
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file (of the same suffix) in the same folder, then rename it to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def once(path: Path, make: Callable[[], T], write: Callable[[T, Path], object], read: Callable[[Path], T]) -> T:

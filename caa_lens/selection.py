@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from caa_lens.adapters import HookedModel
-from caa_lens.contrast import ContrastDataset
+from caa_lens.contrast import ContrastDataset, check_apart
 from caa_lens.evaluation.choices import summarize, summarize_each
 from caa_lens.evaluation.side_effects import at_equal_damage, side_effects
 from caa_lens.models import check_layers
@@ -339,19 +338,6 @@ def at_budget(
     measured = [name for name in effects.columns if effects[name].dtype.kind == "f"]
     table.loc[~table["reached"], measured] = float("nan")
     return table[["behavior", *(name for name in table.columns if name != "behavior")]]
-
-
-def check_apart(sets: Mapping[str, ContrastDataset]) -> None:
-    """Refuse sets, by name, of which two share a question.
-
-    Raises:
-        ValueError: With the first two that do, and one such question.
-    """
-    for (one, pairs), (other, more) in combinations(sets.items(), 2):
-        if both := ({pair.prompt for pair in pairs} & {pair.prompt for pair in more}) - {""}:
-            raise ValueError(
-                f"{one} and {other} share {len(both)} questions, such as {min(both)[:60]!r}: give sets apart"
-            )
 
 
 def check_conditions(

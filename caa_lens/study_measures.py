@@ -19,6 +19,7 @@ from caa_lens.selection import damage
 from caa_lens.study_run import Run, stage
 from caa_lens.texts import load_texts
 from caa_lens.vectors import SteeringVectors
+from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,7 @@ def compare_baselines(
             measured: dict[str, Any] = {"layer": layers[name], "multipliers": settings.shown, "baselines": asked}
             measured |= {"n_random": NULLS_OF_BASELINES, "batch_size": settings.batch_size}
             found.append(compare(model(), vectors[name], items.test, **measured, **how))
-        run_folder.write_whole(explained, lambda path: run_folder.write_json(left_out, path))
+        write_whole(explained, lambda path: run_folder.write_json(left_out, path))
         return pd.concat(found, ignore_index=True)
 
     return run_folder.table(file, compare_all)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from caa_lens import assessment, baselines
 from caa_lens.evaluation.items import steerability
 from caa_lens.findings import COLUMNS, MEANINGS, VERDICTS, cells
-from caa_lens.run_folder import RUN_FILE, SETTINGS_FILE, read_json, write_whole
+from caa_lens.run_folder import RUN_FILE, SETTINGS_FILE, read_json
 from caa_lens.viz import figures
 from caa_lens.viz.page import Section, render_page, write_figures
+from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

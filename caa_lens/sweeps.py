@@ -18,11 +18,10 @@ from tqdm.auto import tqdm
 from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.branching import branch_logits
 from caa_lens.contrast import ContrastDataset, ContrastPair
-from caa_lens.extraction import common_prefix
 from caa_lens.hooking import Edit
 from caa_lens.models import check_layers
 from caa_lens.packing import Branch
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptFormat, both_answers
 from caa_lens.steering import edits_of
 from caa_lens.vectors import Intervention, SteeringVectors, random_like
 
@@ -153,18 +152,9 @@ def _by_name(
 def _item(
     adapter: Adapter, pair: ContrastPair, index: int, prompt_format: PromptFormat | None, system: str | None
 ) -> _Item:
-    both = [
-        format_prompt(adapter, pair.prompt, answer, prompt_format=prompt_format, system=system)
-        for answer in (pair.positive, pair.negative)
-    ]
-    matching, other = both[0].ids, both[1].ids
-    start = min(text.spans["prompt"][1] for text in both) - 1
-    differ = common_prefix(matching, other)
-    if differ >= min(len(matching), len(other)) or not 0 <= start < differ:
-        raise ValueError(
-            f"item {index}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token "
-            "after the prompt: give answers of which neither begins with the other"
-        )
+    matching, other, start, differ = both_answers(
+        adapter, pair, f"item {index}", prompt_format=prompt_format, system=system
+    )
     return _Item(matching[:start], matching[start:differ], matching[differ], other[differ])
 
 

@@ -7,7 +7,6 @@ Anything that reads safetensors can read the numbers. Metadata: `caa_lens` (vers
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.provenance import Provenance, describe_layers
+from caa_lens.whole_files import write_whole
 
 FORMAT_VERSION = "1"
 
@@ -26,7 +26,6 @@ def write(
     """Write the file under another name in the same folder and rename it, so that `path` is never half a file."""
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"layer_{layer}": row.clone() for layer, row in zip(layers, values, strict=True)}
     metadata = {
         "caa_lens": FORMAT_VERSION,
@@ -34,12 +33,7 @@ def write(
         "layers": json.dumps(layers),
         "provenance": provenance.to_json(),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda to: save_file(tensors, to, metadata))
 
 
 def read(path: Path) -> tuple[Float[Tensor, "layer d_model"], tuple[int, ...], Provenance, str]:

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "caa_lens"
 # A unit is one idea; a file that grew too long is split into several files of one unit, which may import each other.
 # Imports point to a lower level.
 LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
+    -1: {"whole_files": ("whole_files",)},
     0: {
         "contrast": ("contrast", "records", "texts"),
         "vectors": ("vectors", "provenance", "vector_files"),

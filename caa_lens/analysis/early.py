@@ -27,10 +27,9 @@ from caa_lens.analysis.lens import Norm, direction_logits, stream_logits
 from caa_lens.analysis.tokens import token_ids
 from caa_lens.branching import branch_residuals
 from caa_lens.contrast import ContrastDataset
-from caa_lens.extraction import common_prefix
 from caa_lens.models import check_layers
 from caa_lens.packing import Branch
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptFormat, both_answers
 from caa_lens.steering import edits_of
 from caa_lens.vectors import SteeringVectors
 
@@ -116,16 +115,7 @@ def _items(
     prompts: list[tuple[int, ...]] = []
     targets: list[tuple[int, int]] = []
     for index, pair in enumerate(items):
-        matching, other = (
-            format_prompt(adapter, pair.prompt, answer, prompt_format=prompt_format, system=system).ids
-            for answer in (pair.positive, pair.negative)
-        )
-        part = common_prefix(matching, other)
-        if not 0 < part < min(len(matching), len(other)):
-            raise ValueError(
-                f"item {index}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token "
-                "after the prompt: give answers of which neither begins with the other"
-            )
+        matching, other, _, part = both_answers(adapter, pair, f"item {index}", prompt_format=prompt_format, system=system)
         prompts.append(matching[:part])
         targets.append((matching[part], other[part]))
     return prompts, torch.tensor(targets)

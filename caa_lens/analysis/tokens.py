@@ -5,25 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caa_lens.adapters import Adapter
+from caa_lens.prompts import token_texts
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 PART = "\N{HORIZONTAL ELLIPSIS}"
-
-
-def token_texts(adapter: Adapter, ids: Sequence[int]) -> list[str]:
-    """Each token as readable text, leading spaces kept, for tokens that have nothing to do with one another.
-
-    Vocabularies are often padded: an id that the tokenizer does not know is shown as such, as in ``<151935>``.
-    """
-    tokenizer = adapter.tokenizer
-    pieces: list[str | None] = tokenizer.convert_ids_to_tokens(list(ids))
-    texts: list[str] = []
-    for token, piece in zip(ids, pieces, strict=True):
-        if piece is None:
-            texts.append(f"<{token}>")
-        else:
-            texts.append(piece.replace("\u2581", " ") if "\u2581" in piece else str(tokenizer.decode([token])) or piece)
-    return texts
 
 
 def text_tokens(adapter: Adapter, ids: Sequence[int]) -> list[str]:

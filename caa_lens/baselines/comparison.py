@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.baselines.finetuning import Method, check_finetuning, finetune, lessons_of
 from caa_lens.baselines.prompting import NEUTRAL_SYSTEM_PROMPT, Direction, few_shot, system_prompts
-from caa_lens.contrast import ContrastDataset
+from caa_lens.contrast import ContrastDataset, check_apart
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.sweeps import sweep
 from caa_lens.vectors import SteeringVectors
@@ -213,11 +213,7 @@ def _check(name: str, test: ContrastDataset, train: ContrastDataset, baselines: 
         raise ValueError(f"baselines {list(baselines)}: give each once")
     if not len(test):
         raise ValueError(f"there are no items for {name}: at least one is needed")
-    if shared := ({pair.prompt for pair in train} & {pair.prompt for pair in test}) - {""}:
-        raise ValueError(
-            f"train and test share {len(shared)} questions, such as {sorted(shared)[0][:60]!r}: give sets apart, for "
-            "example pairs.split(seed=0)"
-        )
+    check_apart({"train": train, "test": test})
 
 
 def _conditions(

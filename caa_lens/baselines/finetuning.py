@@ -26,8 +26,7 @@ from caa_lens.adapters import Adapter, BridgeAdapter, HookedModel, adapt
 from caa_lens.baselines.prompting import Direction, answered, check_direction
 from caa_lens.branching import check_batch_size, check_context
 from caa_lens.contrast import ContrastDataset, ContrastPair
-from caa_lens.extraction import common_prefix
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptFormat, both_answers
 
 Method = Literal["full", "lora"]
 
@@ -176,18 +175,8 @@ def lessons_of(
     adapter = adapt(model)
     found: list[Lesson] = []
     for index, pair in enumerate(pairs):
-        right, wrong = (
-            format_prompt(adapter, pair.prompt, answer, prompt_format=prompt_format, system=system)
-            for answer in (pair.positive, pair.negative)
-        )
-        at = common_prefix(right.ids, wrong.ids)
-        last = min(right.spans["prompt"][1], wrong.spans["prompt"][1]) - 1  # of the prompt
-        if at >= min(len(right.ids), len(wrong.ids)) or not 0 <= last < at:
-            raise ValueError(
-                f"pair {index}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token "
-                "after the prompt: give answers of which neither begins with the other"
-            )
-        found.append(Lesson(right.ids[:at], right.ids[at]))
+        right, _, _, at = both_answers(adapter, pair, f"pair {index}", prompt_format=prompt_format, system=system)
+        found.append(Lesson(right[:at], right[at]))
     check_context(adapter, [len(lesson.ids) for lesson in found])
     return found
 

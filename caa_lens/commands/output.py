@@ -53,7 +53,7 @@ def save_frame(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         ValueError: For another suffix.
     """
-    from caa_lens.run_folder import write_whole
+    from caa_lens.whole_files import write_whole
 
     check_frame_path(path)
     if path.suffix == ".parquet":

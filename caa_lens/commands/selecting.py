@@ -52,7 +52,8 @@ def select(
         caa-lens select organism-chat --data refusal --sign -1 --min-mass 0.9
     """
     check_frame_path(out)
-    from caa_lens.selection import check_apart, check_conditions
+    from caa_lens.contrast import check_apart
+    from caa_lens.selection import check_conditions
     from caa_lens.texts import load_texts
 
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)

@@ -145,7 +145,7 @@ def prompts(
     train, _, held_out = inputs.read_items(data, part, other_answers).split(seed)
     if test is not None:
         held_out = inputs.read_items(test, "test_ab", other_answers)
-    from caa_lens.selection import check_apart
+    from caa_lens.contrast import check_apart
 
     check_apart({"train": train, "test": held_out})
     if not formats and not systems:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caa_lens.evaluation.judging import Request, key_of, requests_of
+from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,13 +52,7 @@ def export_sheet(frame: pd.DataFrame, path: Path, *, rubrics: Mapping[str, str] 
     sheet = csv.writer(text, quoting=csv.QUOTE_ALL)  # also where a semicolon ends a cell
     sheet.writerow(COLUMNS)
     sheet.writerows([*_row(request), ""] for request in requests)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        temporary.write_bytes(text.getvalue().encode("utf-8-sig", "replace"))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda to: to.write_bytes(text.getvalue().encode("utf-8-sig", "replace")))
     return len(requests)
 
 

@@ -18,10 +18,9 @@ from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.branching import branch_logits, check_batch_size, check_context
 from caa_lens.evaluation.judging import Request
 from caa_lens.evaluation.rubrics import INSTRUCTIONS, ask
-from caa_lens.extraction import common_prefix
 from caa_lens.models import model_info
 from caa_lens.packing import Branch
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptFormat, common_prefix, format_prompt
 
 SCORES = tuple(range(11))
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from caa_lens.vectors import Provenance, SteeringVectors, describe_layers
+from caa_lens.whole_files import write_whole
 
 _FILE = re.compile(r"vec_layer_(\d+)_(.+)\.pt")
 
@@ -78,13 +80,9 @@ def save_caa_vectors(vectors: SteeringVectors, folder: str | Path, behavior: str
             "stream is not Hugging Face's, and they would be wrong elsewhere; extract them again from an unprocessed "
             "model (caa_lens.load_model)"
         )
-    target = Path(folder) / behavior
-    target.mkdir(parents=True, exist_ok=True)
     for vector in vectors:
-        path = target / f"vec_layer_{vector.layer}_{model_name.rsplit('/', 1)[-1]}.pt"
-        temporary = path.with_suffix(".tmp")
-        torch.save(vector.value, temporary)
-        temporary.replace(path)
+        path = Path(folder) / behavior / f"vec_layer_{vector.layer}_{model_name.rsplit('/', 1)[-1]}.pt"
+        write_whole(path, partial(torch.save, vector.value))
 
 
 def _load_vector(path: Path) -> Tensor:

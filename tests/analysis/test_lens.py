@@ -16,8 +16,7 @@ import caa_lens as caa
 from caa_lens import analysis
 from caa_lens.adapters import adapt
 from caa_lens.analysis.lens import direction_logits
-from caa_lens.analysis.tokens import token_texts
-from caa_lens.prompts import format_prompt
+from caa_lens.prompts import format_prompt, token_texts
 from caa_lens.vectors import Provenance, SteeringVectors
 
 
