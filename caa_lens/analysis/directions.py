@@ -107,7 +107,7 @@ def cosine_matrix(vectors: Mapping[str, SteeringVectors], layer: int) -> pd.Data
     _require_same_width(vectors.values())
     names = list(vectors)
     rows = torch.stack([vectors[name][layer].value for name in names])
-    return pd.DataFrame(_table(rows).tolist(), index=names, columns=names)
+    return pd.DataFrame(_table(rows, rows).tolist(), index=names, columns=names)
 
 
 def behavior_cosines(vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
@@ -132,12 +132,44 @@ def behavior_cosines(vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "behavior_a", "behavior_b", "cosine"])
 
 
-def cross_layer(vectors: SteeringVectors) -> pd.DataFrame:
-    """Cosine of every layer's vector with every other's: square, layers on both axes (CAA, section 9)."""
+def cross_layer(
+    vectors: SteeringVectors | Mapping[str, SteeringVectors],
+    other: SteeringVectors | Mapping[str, SteeringVectors] | None = None,
+) -> pd.DataFrame:
+    """Cosine of every layer's vector with every other's (CAA, section 9).
+
+    Args:
+        vectors: One behaviour's vectors, or several by name.
+        other: What to compare with, of the same kind, such as the chat model's beside the base model's; None for
+            ``vectors`` themselves.
+
+    Returns:
+        For one behaviour a table with the layers of ``vectors`` down and those of ``other`` across. For several, tidy:
+        `behavior`, `layer_a` (of ``vectors``), `layer_b` (of ``other``), `cosine`.
+
+    Raises:
+        ValueError: ``other`` is not of the same kind, has other behaviours, or another d_model.
+    """
     import pandas as pd
 
-    layers = list(vectors.layers)
-    return pd.DataFrame(_table(vectors.values).tolist(), index=layers, columns=layers)
+    other = vectors if other is None else other
+    if isinstance(vectors, SteeringVectors) and isinstance(other, SteeringVectors):
+        _require_same_width([vectors, other])
+        table = _table(vectors.values, other.values).tolist()
+        return pd.DataFrame(table, index=list(vectors.layers), columns=list(other.layers))
+    if isinstance(vectors, SteeringVectors) or isinstance(other, SteeringVectors):
+        raise ValueError("one behaviour's vectors were given beside a mapping: give both of one kind")
+    if set(vectors) != set(other):
+        raise ValueError(
+            f"vectors are of {sorted(vectors)} and the others of {sorted(other)}: give the same behaviours"
+        )
+    rows = [
+        (name, layer_a, layer_b, float(value))
+        for name in vectors
+        for layer_b, column in cross_layer(vectors[name], other[name]).items()
+        for layer_a, value in column.items()
+    ]
+    return pd.DataFrame(rows, columns=["behavior", "layer_a", "layer_b", "cosine"])
 
 
 def norms(vectors: SteeringVectors | Mapping[str, SteeringVectors]) -> pd.DataFrame:
@@ -153,11 +185,10 @@ def norms(vectors: SteeringVectors | Mapping[str, SteeringVectors]) -> pd.DataFr
     return pd.DataFrame(rows, columns=["behavior", "layer", "norm"])
 
 
-def _table(rows: Tensor) -> Tensor:
-    """Cosine of every row with every other; a zero row gives 0/0, which is NaN."""
-    wide = rows.double()
-    norm = wide.norm(dim=-1)
-    return wide @ wide.T / norm.outer(norm)
+def _table(rows: Tensor, columns: Tensor) -> Tensor:
+    """Cosine of every row of one with every row of the other; a zero row gives 0/0, which is NaN."""
+    down, across = rows.double(), columns.double()
+    return down @ across.T / down.norm(dim=-1).outer(across.norm(dim=-1))
 
 
 def _basis(rows: Float[Tensor, "behavior d_model"]) -> Float[Tensor, "d_model rank"]:

@@ -115,7 +115,9 @@ def _items(
     prompts: list[tuple[int, ...]] = []
     targets: list[tuple[int, int]] = []
     for index, pair in enumerate(items):
-        matching, other, _, part = both_answers(adapter, pair, f"item {index}", prompt_format=prompt_format, system=system)
+        matching, other, _, part = both_answers(
+            adapter, pair, f"item {index}", prompt_format=prompt_format, system=system
+        )
         prompts.append(matching[:part])
         targets.append((matching[part], other[part]))
     return prompts, torch.tensor(targets)

@@ -63,6 +63,26 @@ def test_cross_layer_has_layers_on_both_axes():
     assert frame.to_numpy() == pytest.approx(torch.tensor([[1, 0.6], [0.6, 1]]).numpy())
 
 
+def test_cross_layer_of_two_models_and_of_many_behaviours():
+    other = make([[0.0, 2.0]], layers=(4,))
+    square = analysis.cross_layer(A, other)
+    assert (list(square.index), list(square.columns)) == ([0, 1], [4])
+    assert square[4].tolist() == pytest.approx(
+        [analysis.cosine(make([row.tolist()], layers=(4,)), other).item() for row in A.values]
+    )
+    tidy = analysis.cross_layer({"x": A, "y": B}, {"y": other, "x": B})
+    assert list(tidy.columns) == ["behavior", "layer_a", "layer_b", "cosine"]
+    for name, expected in {"x": analysis.cross_layer(A, B), "y": analysis.cross_layer(B, other)}.items():
+        of_name = tidy[tidy["behavior"] == name].pivot(index="layer_a", columns="layer_b", values="cosine")
+        assert of_name.to_numpy() == pytest.approx(expected.to_numpy())
+    with pytest.raises(ValueError, match=r"vectors are of \['x'\] and the others of \['y'\]: give the same behaviours"):
+        analysis.cross_layer({"x": A}, {"y": A})
+    with pytest.raises(ValueError, match="one behaviour's vectors were given beside a mapping: give both of one kind"):
+        analysis.cross_layer(A, {"y": A})
+    with pytest.raises(ValueError, match="different d_model"):
+        analysis.cross_layer(A, make([[1.0, 2.0, 3.0]], layers=(0,)))
+
+
 def test_norms_of_one_and_of_many():
     one = analysis.norms(A)
     assert one.to_dict("list") == {"behavior": ["a", "a"], "layer": [0, 1], "norm": pytest.approx([1, 5])}

@@ -60,7 +60,7 @@ def main() -> None:
         "import": lambda: bench_import.run(given.rounds),
         "speed": lambda: bench_speed.run("small", "cpu", "float32", given.rounds),
         "peers": lambda: peers.run(given.rounds, given.environments),
-        "memory": bench_memory.run,
+        "memory": lambda: bench_memory.run(given.rounds),
         "techniques": lambda: bench_techniques.run(given.rounds),
         "scaling": bench_scaling.run,
     }
@@ -140,8 +140,9 @@ def _memory(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## Memory",
         "",
-        "Resident memory of a process that holds the model; the job's own part is the rise during it, and is what the",
-        "table above compares. Both sets of pairs have the same spread of lengths, and the same longest one.",
+        "Resident memory of a process that holds the model, median of several processes. The job's own part is the",
+        "rise during it, and is what the table above compares. Both sets of pairs have the same spread of lengths,",
+        "and the same longest one.",
     ]
     lines += ["", "| job | peak, MiB | the job's own part, MiB |", "|---|---|---|"]
     for row in rows:

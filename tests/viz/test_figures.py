@@ -226,6 +226,13 @@ def test_cross_layer_holds_the_frame() -> None:
     assert figure.data[0].hovertext[2][10] == "kind, layers 2 and 10<br>cosine 0.200"
 
 
+def test_cross_layer_names_the_two_models() -> None:
+    frame = pd.DataFrame([("kind", 0, 4, 0.5)], columns=["behavior", "layer_a", "layer_b", "cosine"])
+    figure = figures.cross_layer(frame, models=("base", "chat"))
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("layer of chat", "layer of base")
+    assert "base and chat" in figure.layout.title.text
+
+
 def test_lines_hold_the_frame() -> None:
     frame = pd.DataFrame(
         [("kind", 0, 0.9), ("kind", 1, 0.5), ("brave", 0, -0.2)], columns=["behavior", "layer", "cosine"]

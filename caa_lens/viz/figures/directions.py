@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def cosine_heatmap(matrix: pd.DataFrame, title: str = "Cosine between behaviours") -> go.Figure:
-    """A square matrix of cosines, as `caa_lens.analysis.cosine_matrix` or `cross_layer` returns it.
+    """A square matrix of cosines, as `caa_lens.analysis.cosine_matrix` or `cross_layer` (of one behaviour) returns it.
 
     Raises:
         ValueError: If rows and columns are not the same.
@@ -48,17 +48,18 @@ def cosine_heatmap(matrix: pd.DataFrame, title: str = "Cosine between behaviours
     return finished(figure, title, ["1 is the same direction, 0 is none in common"], high, bottom=bottom, left=left)
 
 
-def cross_layer(frame: pd.DataFrame) -> go.Figure:
+def cross_layer(frame: pd.DataFrame, models: tuple[str, str] | None = None) -> go.Figure:
     """Cosine of every layer's vector with every other layer's, one panel a behaviour.
 
     Args:
-        frame: Tidy: ``behavior, layer_a, layer_b, cosine``, such as `caa_lens.analysis.cross_layer` of each behaviour.
+        frame: Tidy: ``behavior, layer_a, layer_b, cosine``, as `caa_lens.analysis.cross_layer` of several behaviours
+            returns it.
+        models: What ``layer_a`` and ``layer_b`` are layers of, as in ``("base", "chat")``, where it is not the same.
 
     Raises:
         ValueError: If columns or rows are missing.
     """
-    made_by = "caa_lens.analysis.cross_layer (stacked, with a column behavior)"
-    require(made_by, frame, "behavior", "layer_a", "layer_b", "cosine")
+    require("caa_lens.analysis.cross_layer of a mapping", frame, "behavior", "layer_a", "layer_b", "cosine")
     every = names(frame)
     panels = Panels(every, high=200 if len(every) > 1 else 360)
     for index, name in enumerate(every):
@@ -68,11 +69,12 @@ def cross_layer(frame: pd.DataFrame) -> go.Figure:
         hover = laid_out(part.assign(text=texts), "layer_a", "layer_b", "text")
         few = len(values) * panels.columns <= 24
         panels.add(index, heat(values, hover, values.map(_two_digits) if few else None))
-        category = {"type": "category", "showgrid": False, "title_text": "layer"}
-        panels.axes(index, category, category)
+        category = {"type": "category", "showgrid": False}
+        titles = [f"layer of {model}" for model in models] if models else ["layer", "layer"]
+        panels.axes(index, {**category, "title_text": titles[1]}, {**category, "title_text": titles[0]})
     color_axis(panels.figure, 1.0, "cosine")
     said = ["cosine of one behaviour's vectors at two layers; 1 is the same direction"]
-    return panels.finish("Cosine between layers", said)
+    return panels.finish(f"Cosine between layers{' of {} and {}'.format(*models) if models else ''}", said)
 
 
 def base_versus_chat(frame: pd.DataFrame) -> go.Figure:
