@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from caa_lens.evaluation.choices import summarize as summarize
     from caa_lens.extraction import extract_activations as extract_activations
     from caa_lens.extraction import extract_vectors as extract_vectors
+    from caa_lens.interventions import Intervention as Intervention
     from caa_lens.models import load_model as load_model
     from caa_lens.prompts import describe_tokens as describe_tokens
     from caa_lens.steering import generate as generate
     from caa_lens.steering import steer as steer
     from caa_lens.sweeps import sweep as sweep
-    from caa_lens.vectors import Intervention as Intervention
     from caa_lens.vectors import SteeringVector as SteeringVector
     from caa_lens.vectors import SteeringVectors as SteeringVectors
 
@@ -52,7 +52,7 @@ __all__ = [
 _HOME = {
     "ContrastDataset": "contrast",
     "ContrastPair": "contrast",
-    "Intervention": "vectors",
+    "Intervention": "interventions",
     "SteeringVector": "vectors",
     "SteeringVectors": "vectors",
     "choose_layer": "evaluation.choices",
@@ -68,10 +68,14 @@ _HOME = {
     "sweep": "sweeps",
 }
 _MODULES = {
+    "activation_addition",
     "analysis",
     "assessment",
     "baselines",
+    "broad_skills",
     "capabilities",
+    "composition",
+    "conditions",
     "estimators",
     "evaluation",
     "experiment",
@@ -79,7 +83,9 @@ _MODULES = {
     "interop",
     "looking",
     "nulls",
+    "operations",
     "organism",
+    "schedules",
     "selection",
     "transfer",
     "viz",

@@ -59,6 +59,9 @@ class Prefix:
 class Adapter:
     """One model, seen through what the rest of the package needs. `adapt` chooses the subclass."""
 
+    mid_is_a_copy = False
+    """Whether ``hook_resid_mid`` is a copy beside the stream, so that what is changed there does not reach it."""
+
     def __init__(self, model: HookedModel) -> None:
         """Remember the model; nothing is copied and nothing is changed."""
         self.model = model
@@ -102,6 +105,11 @@ class Adapter:
     def hook_name(self, layer: int, site: str = "resid_post") -> str:
         """A block's output, or another of its sites, under the same name on both classes."""
         return f"blocks.{layer}.hook_{site}"
+
+    @property
+    def hook_points(self) -> Iterable[str]:
+        """The names of all hook points."""
+        return cast(Any, self.model).hook_dict.keys()
 
     @property
     def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
@@ -228,6 +236,8 @@ Others may see positions or masks that a packed row does not have (ALiBi, recurr
 
 class BridgeAdapter(Adapter):
     """TransformerBridge: Hugging Face's cache, whose mask covers the cached tokens as well as the new ones."""
+
+    mid_is_a_copy = True
 
     def __init__(self, model: HookedModel) -> None:
         """See `Adapter`; also looks up, once, which keywords the wrapped model's forward takes."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from caa_lens.adapters import Adapter, Prefix, TokenIds, left_padded
+from caa_lens.edits import points_of
 from caa_lens.hooking import EndOfReading, Hooks, Reading, RowPass, hooked
 from caa_lens.memory import fork_bytes, give_back, logits_at_once, most_tokens, prompt_bytes, working_bytes
 from caa_lens.packing import Branch, pack
@@ -77,10 +78,10 @@ def branch_logits(
         receive: Gets indices and logits ``[branch, d_vocab]``, in the model's dtype.
         batch_size: Prompts run at once; None chooses by their length and the free memory.
     """
-    layers = sorted({layer for branch in branches for layer, _ in branch.edits})
-    with hooked(adapter, layers) as hooks:
+    with hooked(adapter, points_of(branch.edits for branch in branches)) as hooks:
+        run = _Run(adapter, hooks, prompts, branches, ())
         for batch in _batches(adapter, prompts, branches, batch_size, alike=True):
-            for chunk, logits in _chunks(adapter, hooks, prompts, branches, batch, ()):
+            for chunk, logits in run.chunks(batch):
                 receive(chunk, logits)
 
 
@@ -91,16 +92,18 @@ def branch_residuals(
     layers: Sequence[int],
     receive: Receive,
     *,
+    site: str = "resid_post",
     batch_size: int | None = None,
 ) -> None:
-    """``hook_resid_post`` of the given layers at the last token of every branch, ``[branch, layer, d_model]`` float32.
+    """A site of the given layers at the last token of every branch, ``[branch, layer, d_model]`` float32.
 
     The pass ends after the highest layer: no final norm, no unembedding. Arguments as in `branch_logits`.
     """
-    layers_hooked = sorted(set(layers) | {layer for branch in branches for layer, _ in branch.edits})
-    with hooked(adapter, layers_hooked) as hooks:
+    points = {(layer, site) for layer in layers}.union(points_of(branch.edits for branch in branches))
+    with hooked(adapter, points) as hooks:
+        run = _Run(adapter, hooks, prompts, branches, layers, site)
         for batch in _batches(adapter, prompts, branches, batch_size, alike=False):
-            for chunk, residuals in _chunks(adapter, hooks, prompts, branches, batch, layers):
+            for chunk, residuals in run.chunks(batch):
                 receive(chunk, residuals)
 
 
@@ -140,38 +143,70 @@ def _batches(
                 give_back(adapter.device)
 
 
-def _chunks(
-    adapter: Adapter,
-    hooks: Hooks,
-    prompts: Sequence[TokenIds],
-    branches: Sequence[Branch],
-    batch: dict[int, list[int]],
-    read: Sequence[int],
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Run one batch of prompts and their branches."""
-    hooks.at = hooks.before = None
-    ids, mask = left_padded(adapter, [prompts[prompt] for prompt in batch])
-    longest = mask.shape[1] + max(len(branches[index].tokens) for mine in batch.values() for index in mine)
-    if not adapter.packs(longest):
-        yield from _forked(adapter, hooks, adapter.prefill(ids, mask), branches, batch, read)
-        return
-    most_branches = PACKED_TOKENS  # more than fit where no logits are made
-    if not read:
-        most_branches = max(1, logits_at_once(adapter) // len(batch))
-    chunks = list(_columns(branches, batch, PACKED_TOKENS, most_branches))
-    most_new = max(sum(len(branches[index].tokens) for index in mine) for mine in batch.values())
-    inline = len(chunks) == 1 and most_new <= INLINE_TOKENS
-    prompt = Prefix(mask, None) if inline else adapter.prefill(ids, mask)
-    for chunk in chunks:
-        indices = [index for mine in chunk for index in mine]
-        rows = [row for row, mine in enumerate(chunk) for _ in mine]
-        job = pack(adapter, prompt, [branches[index] for index in indices], rows, read, ids if inline else None)
-        hooks.at, hooks.before = job.at, job.before
-        try:
-            result = job.of_branches(adapter.extend_packed(prompt, job.ids, job.mask, job.positions, job.keep))
-        except EndOfReading as end:
-            result = end.residuals
-        yield indices, result
+class _Run:
+    """A job's branches, run batch by batch: packed where the model can and all edits are plain, else forked."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        hooks: Hooks,
+        prompts: Sequence[TokenIds],
+        branches: Sequence[Branch],
+        read: Sequence[int],
+        site: str = "resid_post",
+    ) -> None:
+        self._adapter, self._hooks, self._prompts, self._branches = adapter, hooks, prompts, branches
+        self._read, self._site = read, site
+        self._plain = all(edit.is_plain for branch in branches for edit in branch.edits)
+
+    def chunks(self, batch: dict[int, list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Run one batch of prompts and their branches."""
+        adapter, hooks, branches, read = self._adapter, self._hooks, self._branches, self._read
+        hooks.at = hooks.before = None
+        ids, mask = left_padded(adapter, [self._prompts[prompt] for prompt in batch])
+        longest = mask.shape[1] + max(len(branches[index].tokens) for mine in batch.values() for index in mine)
+        if not (self._plain and adapter.packs(longest)):
+            yield from self._forked(adapter.prefill(ids, mask), batch)
+            return
+        most_branches = PACKED_TOKENS  # more than fit where no logits are made
+        if not read:
+            most_branches = max(1, logits_at_once(adapter) // len(batch))
+        chunks = list(_columns(branches, batch, PACKED_TOKENS, most_branches))
+        most_new = max(sum(len(branches[index].tokens) for index in mine) for mine in batch.values())
+        inline = len(chunks) == 1 and most_new <= INLINE_TOKENS
+        prompt = Prefix(mask, None) if inline else adapter.prefill(ids, mask)
+        for chunk in chunks:
+            indices = [index for mine in chunk for index in mine]
+            rows = [row for row, mine in enumerate(chunk) for _ in mine]
+            members = [branches[index] for index in indices]
+            job = pack(adapter, prompt, members, rows, read, ids if inline else None, self._site)
+            hooks.at, hooks.before = job.at, job.before
+            try:
+                result = job.of_branches(adapter.extend_packed(prompt, job.ids, job.mask, job.positions, job.keep))
+            except EndOfReading as end:
+                result = end.residuals
+            yield indices, result
+
+    def _forked(self, prefix: Prefix, batch: dict[int, list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """One row a branch, each on a copy of its prompt's keys and values."""
+        adapter, hooks, branches = self._adapter, self._hooks, self._branches
+        row_of = {prompt: row for row, prompt in enumerate(batch)}
+        todo = [index for of_prompt in batch.values() for index in of_prompt]
+        todo.sort(key=lambda index: len(branches[index].tokens))
+        width = prefix.mask.shape[1] + len(branches[todo[-1]].tokens)
+        rows = max(1, min(512, working_bytes(adapter.device) // fork_bytes(adapter, width)))
+        for at in range(0, len(todo), rows):
+            chunk = todo[at : at + rows]
+            members = [branches[index] for index in chunk]
+            parents = torch.tensor([row_of[branch.prompt] for branch in members], device=adapter.device)
+            ids, last = _right_padded(adapter, [branch.tokens for branch in members])
+            reading = Reading(adapter, self._read, torch.arange(len(chunk), device=adapter.device), self._site)
+            hooks.at, hooks.before = RowPass(adapter, [branch.edits for branch in members], reading, last).at, None
+            try:
+                result = adapter.extend(adapter.fork(prefix, parents), ids, last)
+            except EndOfReading as end:
+                result = end.residuals
+            yield chunk, result
 
 
 def _columns(
@@ -191,33 +226,6 @@ def _columns(
             chunk.append(mine[:n_branches])
             left[row] = mine[n_branches:]
         yield chunk
-
-
-def _forked(
-    adapter: Adapter,
-    hooks: Hooks,
-    prefix: Prefix,
-    branches: Sequence[Branch],
-    batch: dict[int, list[int]],
-    read: Sequence[int],
-) -> Iterator[tuple[list[int], Tensor]]:
-    """One row a branch, each on a copy of its prompt's keys and values."""
-    row_of = {prompt: row for row, prompt in enumerate(batch)}
-    todo = sorted((index for of_prompt in batch.values() for index in of_prompt), key=lambda i: len(branches[i].tokens))
-    width = prefix.mask.shape[1] + len(branches[todo[-1]].tokens)
-    rows = max(1, min(512, working_bytes(adapter.device) // fork_bytes(adapter, width)))
-    for at in range(0, len(todo), rows):
-        chunk = todo[at : at + rows]
-        members = [branches[index] for index in chunk]
-        parents = torch.tensor([row_of[branch.prompt] for branch in members], device=adapter.device)
-        ids, last = _right_padded(adapter, [branch.tokens for branch in members])
-        reading = Reading(adapter, read, torch.arange(len(chunk), device=adapter.device))
-        hooks.at, hooks.before = RowPass(adapter, [branch.edits for branch in members], reading, last).at, None
-        try:
-            result = adapter.extend(adapter.fork(prefix, parents), ids, last)
-        except EndOfReading as end:
-            result = end.residuals
-        yield chunk, result
 
 
 def _right_padded(adapter: Adapter, sequences: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:

@@ -1,33 +1,52 @@
 """Continuing prompts token by token, each row with its own edits.
 
 Each prompt is run once, up to its last token, which is the first that is steered; a prompt that is continued in several
-ways is forked, not run again. `Decoder` keeps the caches and takes one token a row at a time; without a cache it runs
-the whole text again for every token, the slow and obvious path that the other is tested against.
+ways is forked, not run again, unless something is added to its own tokens (ActAdd). `Decoder` keeps the caches and
+takes one token a row at a time; without a cache it runs the whole text again for every token, the slow and obvious path
+that the other is tested against.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from caa_lens.adapters import Adapter, TokenIds, left_padded
-from caa_lens.hooking import Edit, Hooks, RowPass, hooked
+from caa_lens.edits import Edit, PromptEdit, points_of
+from caa_lens.hooking import Hooks, RowPass, hooked
 
 
 class Sampler:
-    """Picks the next token of each row; row by row its own random numbers."""
+    """Picks the next token of each row; row by row its own random numbers and its own count of tokens."""
 
-    def __init__(self, temperature: float, top_p: float, seeds: Sequence[int]) -> None:
-        """Temperature 0 takes the likeliest token; ``top_p`` keeps the likeliest tokens up to that probability."""
-        self._temperature, self._top_p = temperature, top_p
+    def __init__(self, temperature: float, top_p: float, seeds: Sequence[int], frequency_penalty: float = 0.0) -> None:
+        """Temperature 0 takes the likeliest token; ``top_p`` keeps the likeliest tokens up to that probability.
+
+        The penalty is subtracted from a token's logit for every time that the row has picked it before.
+        """
+        self._temperature, self._top_p, self._penalty = temperature, top_p, frequency_penalty
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._picked: list[list[int]] = [[] for _ in seeds]
 
     def pick(self, logits: Float[Tensor, "batch d_vocab"], rows: Sequence[int]) -> Int[Tensor, " batch"]:
         """One token a row, with the random numbers of these rows."""
+        if not self._penalty:
+            return self._pick(logits, rows)
+        penalized = logits.float().clone()
+        for of_row, row in zip(penalized, rows, strict=True):
+            counted = torch.tensor(self._picked[row], dtype=torch.long, device=of_row.device)
+            of_row.index_add_(0, counted, of_row.new_full((len(counted),), -self._penalty))
+        tokens = self._pick(penalized, rows)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            self._picked[row].append(token)
+        return tokens
+
+    def _pick(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         if self._temperature == 0:
             return logits.argmax(dim=-1).cpu()
         probability, token = (
@@ -54,12 +73,16 @@ class Decoder:
         parents: Sequence[int],
         edits: Sequence[Sequence[Edit]],
         use_cache: bool,
+        additions: Sequence[Sequence[PromptEdit]],
     ) -> None:
         """Run every prompt but for its last token; use `decoding` rather than this."""
         self._adapter, self._hooks, self._edits = adapter, hooks, list(edits)
+        self._additions: list[list[PromptEdit]] = [[] for _ in prompts]
+        if any(additions):
+            prompts, parents, self._additions = _apart(prompts, parents, additions)
         self._ids, self._mask = left_padded(adapter, [ids[:-1] for ids in prompts])
-        self._start = 0 if use_cache else self._ids.shape[1]
-        hooks.at = None
+        self._start, self._steps = self._ids.shape[1], 0
+        hooks.at = RowPass(adapter, (), additions=self._additions).at if any(additions) else None
         self._prefix = adapter.prefill(self._ids, self._mask) if use_cache else None
         self.keep(parents, edits)
 
@@ -74,12 +97,16 @@ class Decoder:
                 self._prefix = self._adapter.fork(self._prefix, chosen)
             self._ids, self._mask = self._ids[chosen], self._mask[chosen]
         self._edits = [self._edits[row] for row in rows] if edits is None else list(edits)
-        self._hooks.at = RowPass(self._adapter, self._edits, start=self._start).at
+        self._additions = [self._additions[row] for row in rows]
+        self._pass = RowPass(self._adapter, self._edits, start=self._start, additions=self._additions)
+        self._hooks.at = self._pass.at
 
     def step(self, tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_vocab"]:
         """Feed one token to each row and return the logits that follow it."""
         new = tokens.to(self._adapter.device).unsqueeze(1)
         last = torch.zeros(len(new), dtype=torch.long, device=self._adapter.device)
+        self._pass.offset = 0 if self._prefix is None else self._start + self._steps
+        self._steps += 1
         if self._prefix is not None:
             return self._adapter.extend(self._prefix, new, last)
         self._ids = torch.cat([self._ids, new], dim=1)
@@ -116,16 +143,34 @@ def decoding(
     *,
     parents: Sequence[int] | None = None,
     use_cache: bool = True,
+    additions: Sequence[Sequence[PromptEdit]] = (),
 ) -> Generator[Decoder]:
     """Hold a batch open for decoding; the hooks leave with the ``with`` block.
 
     Args:
         adapter: The model.
         prompts: Token ids, each run once.
-        edits: What each row adds, from its prompt's last token on.
+        edits: What is done in each row, from its prompt's last token on.
         parents: The prompt of each row; None for one row a prompt, in order.
         use_cache: False runs the whole text again at each step.
+        additions: What is added to the tokens of each row's prompt, columns counted from the prompt's first token;
+            empty for nothing. A prompt is run once for each set of additions to it.
     """
     of_row = list(range(len(prompts))) if parents is None else parents
-    with hooked(adapter, sorted({layer for mine in edits for layer, _ in mine})) as hooks:
-        yield Decoder(adapter, hooks, prompts, of_row, edits, use_cache)
+    with hooked(adapter, points_of([*edits, *additions])) as hooks:
+        yield Decoder(adapter, hooks, prompts, of_row, edits, use_cache, additions)
+
+
+def _apart(
+    prompts: Sequence[TokenIds], parents: Sequence[int], additions: Sequence[Sequence[PromptEdit]]
+) -> tuple[list[TokenIds], list[int], list[list[PromptEdit]]]:
+    """Each prompt once for every set of additions to it, with these in the columns of the padded batch."""
+    keys = [(parent, tuple(map(id, mine))) for parent, mine in zip(parents, additions, strict=True)]
+    runs = {key: mine for key, mine in zip(keys, additions, strict=True)}
+    of_run, width = [prompts[parent] for parent, _ in runs], max(len(prompts[parent]) for parent, _ in runs)
+    place = {key: number for number, key in enumerate(runs)}
+    moved = [
+        [replace(each, column=each.column + width - len(ids)) for each in mine]
+        for ids, mine in zip(of_run, runs.values(), strict=True)
+    ]
+    return of_run, [place[key] for key in keys], moved

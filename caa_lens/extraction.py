@@ -1,4 +1,4 @@
-"""From contrast pairs to vectors: the mean difference of the residual stream at the answer's letter.
+"""From contrast pairs to vectors: the mean difference of activations at the answer's letter.
 
 For each pair the same question is answered in two ways, one showing the behaviour and one not. The block outputs at the
 token where the two answers differ are read, for all layers in one pass, and the vector is the mean over pairs of
@@ -25,6 +25,7 @@ from caa_lens.contrast import ContrastDataset, ContrastPair
 from caa_lens.models import check_layers, model_info
 from caa_lens.packing import Branch
 from caa_lens.prompts import PromptFormat, common_prefix, default_format, format_prompt
+from caa_lens.sites import check_site
 from caa_lens.vectors import Provenance, SteeringVectors
 
 Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
@@ -32,7 +33,7 @@ Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class ContrastActivations:
-    """The residual stream of every pair at the read position.
+    """The activations of every pair at the read position.
 
     Attributes:
         positive: float32, on the CPU, rows in the order of the pairs.
@@ -64,6 +65,7 @@ def extract_vectors(
     read: str | int = "answer_letter",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
+    site: str = "resid_post",
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> SteeringVectors:
@@ -76,21 +78,23 @@ def extract_vectors(
         read: Where to read: a role of the formatted prompt (its last token), or a position counted from either end.
         prompt_format: None chooses the tokenizer's chat template where there is one, else the paper's base format.
         system: A system prompt for every pair.
+        site: Where in each block to read, and so where the vectors are used: ``resid_post`` for CAA, or ``resid_pre``,
+            ``attn_out``, ``resid_mid``, ``mlp_out`` (see `caa_lens.sites`).
         batch_size: Pairs run at once; None chooses by their length and the free memory.
         progress: Show a progress bar, under this text where it is one.
 
     Raises:
-        ValueError: For layers the model lacks, no pairs, a role a pair does not have, or a pair whose two sides are the
-            same up to the read position.
+        ValueError: For layers or a site the model lacks, no pairs, a role a pair does not have, or a pair whose two
+            sides are the same up to the read position.
     """
-    adapter, asked, pairs = adapt(model), check_layers(model, layers), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), _places(model, layers, site), _dataset(pairs)
     total = torch.zeros(len(asked), adapter.d_model, dtype=torch.float64)
 
     def add(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
         total.add_(einsum(signs.double(), residuals.double(), "row, row layer d_model -> layer d_model"))
 
-    _read(adapter, pairs, asked, add, read, prompt_format, system, batch_size, progress)
-    provenance, name = _describe(model, pairs, read, prompt_format, system)
+    _read(adapter, pairs, asked, add, read, prompt_format, system, site, batch_size, progress)
+    provenance, name = _describe(model, pairs, read, prompt_format, system, site)
     return SteeringVectors((total / len(pairs)).float(), asked, provenance, name)
 
 
@@ -102,6 +106,7 @@ def extract_activations(
     read: str | int = "answer_letter",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
+    site: str = "resid_post",
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> ContrastActivations:
@@ -109,15 +114,22 @@ def extract_activations(
 
     Takes ``2 x pairs x layers x d_model x 4`` bytes of memory.
     """
-    adapter, asked, pairs = adapt(model), check_layers(model, layers), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), _places(model, layers, site), _dataset(pairs)
     sides = torch.empty(2, len(pairs), len(asked), adapter.d_model)
 
     def keep(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
         sides[(signs < 0).long(), items] = residuals
 
-    _read(adapter, pairs, asked, keep, read, prompt_format, system, batch_size, progress)
-    provenance, name = _describe(model, pairs, read, prompt_format, system)
+    _read(adapter, pairs, asked, keep, read, prompt_format, system, site, batch_size, progress)
+    provenance, name = _describe(model, pairs, read, prompt_format, system, site)
     return ContrastActivations(sides[0], sides[1], asked, tuple(range(len(pairs))), provenance, name)
+
+
+def _places(model: HookedModel, layers: Sequence[int] | None, site: str) -> tuple[int, ...]:
+    adapter, asked = adapt(model), check_layers(model, layers)
+    for layer in asked:
+        check_site(adapter, layer, site)
+    return asked
 
 
 def _dataset(pairs: Pairs) -> ContrastDataset:
@@ -138,6 +150,7 @@ def _read(
     read: str | int,
     prompt_format: PromptFormat | None,
     system: str | None,
+    site: str,
     batch_size: int | None,
     progress: bool | str,
 ) -> None:
@@ -172,7 +185,7 @@ def _read(
             receive(1.0 - 2.0 * (rows % 2), rows // 2, residuals.cpu())
             bar.update(len(chunk) / 2)
 
-        branch_residuals(adapter, prompts, branches, layers, sort_out, batch_size=batch_size)
+        branch_residuals(adapter, prompts, branches, layers, sort_out, site=site, batch_size=batch_size)
 
 
 def _describe(
@@ -181,12 +194,13 @@ def _describe(
     read: str | int,
     prompt_format: PromptFormat | None,
     system: str | None,
+    site: str,
 ) -> tuple[Provenance, str]:
     info = model_info(model)
     provenance = Provenance(
         model=info.name,
         model_fingerprint=info.fingerprint,
-        hook_point="hook_resid_post",
+        hook_point=f"hook_{site}",
         read_position=str(read),
         prompt_format=prompt_format or default_format(model),
         system_prompt=system,
@@ -198,12 +212,13 @@ def _describe(
         n_pairs=len(dataset),
         method="mean difference",
         seed=None,
-        versions=_versions(),
+        versions=package_versions(),
     )
     return provenance, dataset.name.partition("/")[0]  # a vector made on sycophancy/train is called sycophancy
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The versions that a provenance records."""
     found: dict[str, str] = {}
     for package in ("caa_lens", "torch", "transformers", "transformer-lens"):
         try:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from caa_lens.adapters import HookedModel
 from caa_lens.analysis import project
 from caa_lens.contrast import ContrastDataset, ContrastPair
+from caa_lens.interventions import Intervention
 from caa_lens.prompts import PromptFormat
 from caa_lens.steering import generate
 from caa_lens.sweeps import sweep
-from caa_lens.vectors import Intervention, SteeringVector, SteeringVectors
+from caa_lens.vectors import SteeringVector, SteeringVectors
 from caa_lens.viz.theme import INK, OKABE_ITO
 from caa_lens.viz.token_spans import FRAME, NOTE
 from caa_lens.viz.token_views import steered_beside

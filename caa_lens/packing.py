@@ -22,7 +22,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from caa_lens.adapters import Adapter, Prefix
-from caa_lens.hooking import DeltaTable, Edit, Reading
+from caa_lens.edits import Edit
+from caa_lens.hooking import DeltaTable, Reading
+from caa_lens.sites import Point
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Branch:
     @property
     def start(self) -> int:
         """The lowest layer that is edited; -1 where none is."""
-        return min((layer for layer, _ in self.edits), default=-1)
+        return min((edit.layer for edit in self.edits), default=-1)
 
 
 @dataclass(slots=True)
@@ -91,8 +93,13 @@ class PackedPass:
     base_column: Tensor
     reading: Reading
 
-    def at(self, layer: int, resid: Tensor) -> Tensor | None:
-        """Edit what is there, read, and let the branches that start here join."""
+    def at(self, point: Point, resid: Tensor) -> Tensor | None:
+        """Edit what is there, read, and let the branches that start here join: all edits are of block outputs."""
+        layer, site = point
+        if site != "resid_post":
+            if layer in self.reading.layers and site == self.reading.site:
+                self.reading.read(layer, resid, torch.where(self.starts < layer, self.own_column, self.base_column))
+            return None
         changed = False
         if layer in self.later:
             rows, columns, deltas = (part.to(resid.device) for part in self.later[layer])
@@ -101,7 +108,7 @@ class PackedPass:
         if layer in self.groups:
             resid = torch.cat([resid, self.groups[layer].tokens(resid)], dim=1)
             changed = True
-        if layer in self.reading.layers:
+        if layer in self.reading.layers and site == self.reading.site:
             self.reading.read(layer, resid, torch.where(self.starts <= layer, self.own_column, self.base_column))
         return resid if changed else None
 
@@ -140,16 +147,18 @@ def pack(
     rows: Sequence[int],
     read: Sequence[int],
     prompt_ids: Int[Tensor, "row pos"] | None = None,
+    site: str = "resid_post",
 ) -> PackedPass:
     """Lay out one pass.
 
     Args:
         adapter: The model.
         prompt: The prompts' mask, and their cache where they have been run.
-        members: The branches.
+        members: The branches, all of whose edits are plain.
         rows: The row of each branch's prompt.
         read: The layers that are read, at each branch's last token; the pass ends after the highest.
         prompt_ids: The prompts' tokens where they are to be run in this same pass, in front of the branches.
+        site: Where in the block is read.
     """
     n_rows, n_prompt = prompt.mask.shape
     starts = [branch.start for branch in members]
@@ -197,7 +206,7 @@ def pack(
         starts=torch.tensor(starts, device=device),
         own_column=torch.tensor(own, device=device),
         base_column=torch.tensor(base, device=device),
-        reading=Reading(adapter, read, at_rows),
+        reading=Reading(adapter, read, at_rows, site),
     )
 
 
@@ -264,9 +273,9 @@ def _edits(
     delta = {start: np.zeros_like(columns) for start, columns in source.items()}
     further: dict[int, list[tuple[int, int, int]]] = {}
     for branch, row, base, own in zip(members, rows, slots.base, slots.own, strict=True):
-        for layer in dict.fromkeys(layer for layer, _ in branch.edits):
+        for layer in dict.fromkeys(edit.layer for edit in branch.edits):
             table = tables.setdefault(layer, DeltaTable(adapter))
-            which = table.row([value for at, value in branch.edits if at == layer])
+            which = table.row([edit.vector for edit in branch.edits if edit.layer == layer])
             if layer == branch.start:
                 columns = slice(own, own + len(branch.tokens))
                 source[layer][row, columns] = np.arange(begin[-1] + base, begin[-1] + base + len(branch.tokens))

@@ -81,6 +81,11 @@ class Provenance:
         )
         return replace(blank, **known)
 
+    @property
+    def site(self) -> str:
+        """The hook point without its prefix, such as ``"resid_post"``, which is also where it is unknown."""
+        return "resid_post" if self.hook_point == "unknown" else self.hook_point.removeprefix("hook_")
+
     def then(self, operation: str) -> Provenance:
         """The same, with one more operation at the end."""
         return replace(self, operations=(*self.operations, operation))

@@ -1,58 +1,101 @@
-"""Adding a vector to the residual stream: the one thing in this package that changes what a model says.
+"""Steering: the one thing in this package that changes what a model says.
 
-`steer` holds hooks on ``hook_resid_post`` for the length of a ``with`` block, so it works with whatever TransformerLens
-call is made inside: ``model(tokens)``, ``run_with_cache``, ``run_with_hooks``, ``model.generate``, another `steer`. CAA
-(arXiv 2312.06681, section 3) adds the vector at every position from the last prompt token on, that one included,
-because it predicts the first token of the answer; `generate` does exactly this, many prompts at once. Hooks return new
-tensors, leave with the block also on an exception, and with multiplier 0 there is no hook at all.
+`steer` holds hooks for the length of a ``with`` block, so it works with whatever TransformerLens call is made inside:
+``model(tokens)``, ``run_with_cache``, ``run_with_hooks``, ``model.generate``, another `steer`. CAA (arXiv 2312.06681,
+section 3) adds the vector to a block's output at every position from the last prompt token on, that one included,
+because it predicts the first token of the answer; `generate` does exactly this, many prompts at once. Other sites,
+operations, conditions and schedules are fields of an `Intervention`. Hooks return new tensors, leave with the block
+also on an exception, and with multiplier 0 there is no hook at all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, HookedModel, adapt
+from caa_lens.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.branching import check_batch_size, check_context
+from caa_lens.conditions import Verdict, check_order, settle
 from caa_lens.decoding import Sampler, decoding
-from caa_lens.hooking import Edit
+from caa_lens.edits import Edit, PromptEdit, points_of
+from caa_lens.interventions import Intervention, Recipe, as_interventions, recipe_parts
 from caa_lens.memory import rows_at_once
 from caa_lens.models import check_layers
+from caa_lens.operations import Add
+from caa_lens.positions import Positions, Steered, added_to_prompt, check_positions, where
+from caa_lens.prompt_additions import PromptAddition
 from caa_lens.prompts import PromptFormat, format_prompt
-from caa_lens.vectors import Recipe, as_interventions
+from caa_lens.sites import Point, check_site, place_of, site_hooks
 
-Positions = Literal["prompt_end", "all"] | int | Tensor
 Key = TypeVar("Key", bound=Hashable)
 
 
 def edits_of(adapter: Adapter, recipe: Recipe | None, multiplier: float = 1.0) -> tuple[Edit, ...]:
-    """What a recipe adds at each layer, without the parts whose multiplier is zero.
+    """What a recipe does to steered tokens, without the parts whose multiplier is zero.
 
     Raises:
-        ValueError: For a layer the model does not have, or a vector of another width; before the model runs.
+        ValueError: For a layer or site the model does not have, a vector of another width, one without a direction
+            where that is what counts, or a condition on a prompt; before the model runs.
+        TypeError: For something else than vectors and interventions, such as an addition to a prompt.
     """
+    edits = _edits(adapter, as_interventions(recipe), multiplier)
+    if any(edit.when is not None for edit in edits):
+        raise ValueError(
+            "the recipe has a condition on the prompt, which nothing here decides: conditions work in steer, generate "
+            "and sweep"
+        )
+    return edits
+
+
+def parts_of(
+    adapter: Adapter, recipe: Recipe | None, multiplier: float = 1.0
+) -> tuple[tuple[Edit, ...], tuple[PromptAddition, ...]]:
+    """What a recipe does to steered tokens, conditions included, and what it adds to prompts; errors as `edits_of`."""
+    parts = recipe_parts(recipe)
+    additions = [part if multiplier == 1 else part * multiplier for part in parts if isinstance(part, PromptAddition)]
+    for addition in additions:
+        check_layers(adapter, [addition.layer])
+        _check_width(adapter, addition.d_model, addition.name, addition.provenance.model)
+    edits = _edits(adapter, [part for part in parts if isinstance(part, Intervention)], multiplier)
+    return edits, tuple(addition for addition in additions if bool(addition.delta.any()))
+
+
+def _edits(adapter: Adapter, parts: Sequence[Intervention], multiplier: float) -> tuple[Edit, ...]:
     if not math.isfinite(multiplier):
         raise ValueError(f"multiplier must be a finite number, got {multiplier}")
     edits: list[Edit] = []
-    for part in as_interventions(recipe):
-        check_layers(adapter, [part.layer])
-        if len(part.vector.value) != adapter.d_model:
-            raise ValueError(
-                f"the vector {part.vector.name!r} has d_model {len(part.vector.value)} and {adapter.name} has "
-                f"{adapter.d_model}: it was made on another model ({part.vector.provenance.model})"
-            )
-        delta = part.vector.value * (part.multiplier * multiplier)
-        if bool(delta.any()):
-            edits.append((part.layer, delta))
+    for part in parts:
+        for vector in [part.vector] if part.when is None else [part.vector, part.when.vector]:
+            check_layers(adapter, [vector.layer])
+            _check_width(adapter, vector.d_model, vector.name, vector.provenance.model)
+        site = check_site(adapter, part.layer, part.site or part.vector.site)
+        amount = part.multiplier * multiplier
+        if part.when is not None:
+            check_site(adapter, part.when.vector.layer, part.when.vector.site)
+        if isinstance(part.operation, Add):
+            delta = part.vector.value * amount
+            if bool(delta.any()):
+                edits.append(Edit(part.layer, delta, site, schedule=part.schedule, when=part.when))
+            continue
+        direction = part.vector.unit().value
+        if amount:
+            edits.append(Edit(part.layer, direction, site, part.operation, amount, part.schedule, part.when))
     return tuple(edits)
+
+
+def _check_width(adapter: Adapter, d_model: int, name: str, made_on: str) -> None:
+    if d_model != adapter.d_model:
+        raise ValueError(
+            f"the vector {name!r} has d_model {d_model} and {adapter.name} has {adapter.d_model}: it was made on "
+            f"another model ({made_on})"
+        )
 
 
 @contextmanager
@@ -63,7 +106,7 @@ def steer(
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
-        recipe: A `SteeringVector`, an `Intervention`, or several of them, each added at its own layer.
+        recipe: A `SteeringVector`, an `Intervention`, a `PromptAddition`, or several of them, each at its own place.
         multiplier: Times each vector, beside an intervention's own multiplier.
         positions: Where to add it, in a pass over ``[batch, pos]`` token ids:
             ``"prompt_end"``: the last position of the pass (the input is taken to be a prompt);
@@ -74,12 +117,24 @@ def steer(
             one position was given. Where text grows without a cache (``model.generate(use_past_kv_cache=False)``), give
             the index of the last prompt token: ``"prompt_end"`` would follow the end of each pass.
 
+    Schedules count steered tokens: those of a pass in their order, and on with each step of decoding with a cache. A
+    pass over more than one position begins anew.
+
+    Conditions are decided for each row of a pass over more than one position, and hold for the steps of decoding that
+    follow. They are read from this very pass: at the first steered position, the last prompt token, or over all
+    positions up to it but the first (`generate` knows padding, this does not: give rows of one length). What they are
+    read from must therefore not come after what is steered.
+
+    An addition to a prompt (ActAdd) is made in every pass over more than one position, counted from its first column or
+    its last, whatever ``positions`` are: do not pad on the left. Without a cache give it ``at="front"``, the only place
+    that stays where it is while the text grows.
+
     Yields:
         The model, the same object.
 
     Raises:
-        ValueError: For a layer the model does not have, a vector of another width, unknown positions, or a pass whose
-            shape does not fit them.
+        ValueError: As `edits_of`, for unknown positions, a pass whose shape does not fit them or is shorter than an
+            addition to it, or a condition that is read after what it decides.
 
     Example:
         >>> import caa_lens as caa
@@ -92,44 +147,35 @@ def steer(
         True
     """
     adapter = adapt(model)
-    if isinstance(positions, str) and positions not in ("prompt_end", "all"):
-        raise ValueError(f"positions {positions!r} is not known: give 'prompt_end', 'all', an index, or a boolean mask")
-    per_layer: dict[int, Tensor] = {}
-    for layer, delta in edits_of(adapter, recipe, multiplier):
-        per_layer[layer] = per_layer[layer] + delta if layer in per_layer else delta
-    if not per_layer:
+    check_positions(positions)
+    edits, additions = parts_of(adapter, recipe, multiplier)
+    conditions = {id(edit.when): edit.when for edit in edits if edit.when is not None}
+    verdicts = {key: Verdict(condition, positions) for key, condition in conditions.items()}
+    check_order(conditions.values(), [*points_of([edits]), *((each.layer, "resid_pre") for each in additions)])
+    changes: list[tuple[Point, Callable[[Tensor], Tensor | None]]] = []
+    for condition in conditions.values():
+        changes.append(((condition.vector.layer, condition.vector.site), verdicts[id(condition)].read))
+    for addition in additions:
+        changes.append(((addition.layer, "resid_pre"), partial(added_to_prompt, addition)))
+    for point in points_of([edits]):
+        here = [edit for edit in edits if edit.point == point]
+        if all(edit.is_constant and edit.when is None for edit in here):
+            delta = sum((edit.vector for edit in here[1:]), start=here[0].vector)
+            changes.append((point, partial(_add, delta, positions)))
+        else:
+            changes.append((point, Steered(here, positions, verdicts)))
+    changes.sort(key=lambda change: place_of(change[0]))
+    hooks = [hook for point, change in changes for hook in site_hooks(adapter, point, change)]
+    if not hooks:
         yield model
         return
-    hooks = [(adapter.hook_name(layer), partial(_add, delta, positions)) for layer, delta in per_layer.items()]
     with model.hooks(fwd_hooks=hooks):
         yield model
 
 
-def _add(delta: Tensor, positions: Positions, resid: Float[Tensor, "batch pos d_model"], hook: Any = None) -> Tensor:
-    where = _where(positions, resid.shape[0], resid.shape[1]).to(resid.device)
-    return torch.where(where.unsqueeze(-1), resid + delta.to(resid), resid)
-
-
-def _where(positions: Positions, batch: int, pos: int) -> Bool[Tensor, "rows pos"]:
-    """Which positions of a pass are steered; one row where all rows are alike."""
-    mask = positions if isinstance(positions, Tensor) and positions.dtype == torch.bool else None
-    decoding_step = pos == 1 and (mask is None or mask.shape[-1] != 1)
-    if decoding_step or (isinstance(positions, str) and positions == "all"):
-        return torch.ones(1, pos, dtype=torch.bool)
-    if mask is not None:
-        if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != pos:
-            raise ValueError(
-                f"the mask has shape {tuple(mask.shape)} and this pass has (batch {batch}, pos {pos}): give one "
-                "boolean for each position of the pass"
-            )
-        return mask
-    starts = torch.as_tensor(-1 if isinstance(positions, str) else positions).reshape(-1, 1).cpu()
-    if len(starts) not in (1, batch) or bool((starts >= pos).any()) or bool((starts < -pos).any()):
-        raise ValueError(
-            f"steering starts at {starts.flatten().tolist()} and this pass has (batch {batch}, pos {pos}): give one "
-            f"index for all rows or one for each, from {-pos} to {pos - 1}"
-        )
-    return torch.arange(pos) >= torch.where(starts < 0, starts + pos, starts)
+def _add(delta: Tensor, positions: Positions, resid: Tensor) -> Tensor:
+    steered = where(positions, resid.shape[0], resid.shape[1]).to(resid.device)
+    return torch.where(steered.unsqueeze(-1), resid + delta.to(resid), resid)
 
 
 @overload
@@ -141,6 +187,7 @@ def generate(
     max_new_tokens: int = 100,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    frequency_penalty: float = 0.0,
     seed: int = 0,
     batch_size: int | None = None,
     prompt_format: PromptFormat | None = None,
@@ -157,6 +204,7 @@ def generate(
     max_new_tokens: int = 100,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    frequency_penalty: float = 0.0,
     seed: int = 0,
     batch_size: int | None = None,
     prompt_format: PromptFormat | None = None,
@@ -172,6 +220,7 @@ def generate(
     max_new_tokens: int = 100,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    frequency_penalty: float = 0.0,
     seed: int = 0,
     batch_size: int | None = None,
     prompt_format: PromptFormat | None = None,
@@ -181,15 +230,19 @@ def generate(
 ) -> list[str] | dict[Any, list[str]]:
     """Continue prompts, steered from the last prompt token on.
 
+    The paper's sampling for ActAdd is ``temperature=1, top_p=0.3, frequency_penalty=1``, its prompts ``plain``.
+
     Args:
         model: A TransformerBridge or a HookedTransformer.
         prompts: Questions, without any template.
         steer: What to add, or None for the unsteered model; or several ways of steering under names of any kind, as
             in ``{m: vectors[4] * m for m in (-1, 0, 1)}``. They are continued together, and a batch runs each of its
-            prompts once.
+            prompts once, and once more for each set of additions to its tokens.
         max_new_tokens: At most; an end-of-text token ends a row earlier.
         temperature: 0 takes the likeliest token each time.
         top_p: Sample from the smallest set of tokens whose probability reaches this.
+        frequency_penalty: Subtracted from a token's logit for every time that it is among the new tokens already
+            (OpenAI's definition; TransformerLens' ``generate`` counts the prompt's tokens too).
         seed: Each prompt draws from a generator of its own, made from this and the prompt's place in the list, so that
             batches, and what else is continued beside it, do not change what is sampled.
         batch_size: Rows continued at once, one for each prompt and way of steering; None chooses by the free memory.
@@ -203,7 +256,8 @@ def generate(
 
     Raises:
         TypeError: If ``prompts`` is one string.
-        ValueError: For settings out of range, or a prompt that does not fit the model's context with its answer.
+        ValueError: Before the model runs: for settings out of range, a prompt that does not fit the model's context
+            with its answer or is shorter than an addition to it, and as `edits_of`.
     """
     adapter = adapt(model)
     if isinstance(prompts, str):
@@ -213,13 +267,17 @@ def generate(
             f"temperature {temperature}, top_p {top_p}, max_new_tokens {max_new_tokens}: temperature is at least 0, "
             "top_p is above 0 and at most 1, max_new_tokens is at least 1"
         )
+    if not math.isfinite(frequency_penalty):
+        raise ValueError(f"frequency_penalty {frequency_penalty}: give a finite number, such as 1; 0 is none")
     check_batch_size(batch_size)
     ways: Mapping[Any, Recipe | None] = steer if isinstance(steer, Mapping) else {None: steer}
-    edits = {way: edits_of(adapter, recipe) for way, recipe in ways.items()}
+    parts = {way: parts_of(adapter, recipe) for way, recipe in ways.items()}
     ids = [format_prompt(adapter, text, prompt_format=prompt_format, system=system).ids for text in prompts]
+    placed = _placed({way: additions for way, (_, additions) in parts.items()}, ids)
     lengths = [len(prompt) + max_new_tokens for prompt in ids]
     check_context(adapter, lengths)
     size = batch_size or rows_at_once(adapter, max(lengths, default=1))
+    edits = settle(adapter, {way: of_way for way, (of_way, _) in parts.items()}, ids)
     order = sorted(range(len(ids)), key=lambda item: len(ids[item]), reverse=True)
     rows = [(item, way) for item in order for way in ways]
     texts = {way: [""] * len(ids) for way in ways}
@@ -234,16 +292,38 @@ def generate(
             batch = rows[at : at + size]
             of_batch = list(dict.fromkeys(item for item, _ in batch))
             parents = [of_batch.index(item) for item, _ in batch]
-            sampler = Sampler(temperature, top_p, [seed * 1_000_003 + item for item, _ in batch])
+            seeds = [seed * 1_000_003 + item for item, _ in batch]
+            sampler = Sampler(temperature, top_p, seeds, frequency_penalty)
             with decoding(
                 adapter,
                 [ids[item] for item in of_batch],
-                [edits[way] for _, way in batch],
+                [edits[way][item] for item, way in batch],
                 parents=parents,
                 use_cache=use_cache,
+                additions=[placed[way][item] for item, way in batch],
             ) as decoder:
                 new = decoder.run(torch.tensor([ids[item][-1] for item, _ in batch]), sampler, max_new_tokens, stops)
             for (item, way), tokens in zip(batch, new, strict=True):
                 texts[way][item] = str(adapter.tokenizer.decode(tokens, skip_special_tokens=True))
             bar.update(len(batch))
     return texts if isinstance(steer, Mapping) else texts[None]
+
+
+def _placed(
+    ways: Mapping[Key, Sequence[PromptAddition]], prompts: Sequence[TokenIds]
+) -> dict[Key, list[list[PromptEdit]]]:
+    """What is added to each prompt, and where; ways that add the same share it, and so the prompt's run.
+
+    Refuses a prompt that is shorter than what is added to it.
+    """
+    each = {id(addition): addition for additions in ways.values() for addition in additions}
+    deltas = {key: addition.delta for key, addition in each.items()}
+    made = {
+        (key, item): PromptEdit(addition.layer, addition.first_position(len(ids), f"prompt {item}"), deltas[key])
+        for key, addition in each.items()
+        for item, ids in enumerate(prompts)
+    }
+    return {
+        way: [[made[id(addition), item] for addition in additions] for item in range(len(prompts))]
+        for way, additions in ways.items()
+    }

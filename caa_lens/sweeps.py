@@ -17,16 +17,22 @@ from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.branching import branch_logits
+from caa_lens.conditions import settle
 from caa_lens.contrast import ContrastDataset, ContrastPair
-from caa_lens.hooking import Edit
+from caa_lens.edits import Edit
+from caa_lens.interventions import Condition, Intervention
 from caa_lens.models import check_layers
+from caa_lens.operations import Add, Operation
 from caa_lens.packing import Branch
 from caa_lens.prompts import PromptFormat, both_answers
-from caa_lens.steering import edits_of
-from caa_lens.vectors import Intervention, SteeringVectors, random_like
+from caa_lens.steering import parts_of
+from caa_lens.vectors import SteeringVectors, random_like
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+ADD = Add()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,9 @@ def sweep(
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
+    site: str | None = None,
+    operation: Operation = ADD,
+    when: Condition | None = None,
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> pd.DataFrame:
@@ -78,6 +87,9 @@ def sweep(
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
+        site: Where in the block to steer; None for where the vectors were read.
+        operation: What is done with the vectors, the multiplier being how much of it; see `caa_lens.operations`.
+        when: Steer only items whose prompt this holds for; it is decided once an item, on the unsteered prompt.
         batch_size: Prompts run at once.
         progress: Show a progress bar, under this text where it is one.
 
@@ -89,8 +101,8 @@ def sweep(
         (the sum of both probabilities).
 
     Raises:
-        ValueError: Before the model runs: for names that do not match, layers the vectors lack, repeated multipliers,
-            or an item whose answers cannot be told apart by one token.
+        ValueError: Before the model runs: for names that do not match, layers the vectors lack, a site the model lacks,
+            repeated multipliers, or an item whose answers cannot be told apart by one token.
     """
     import pandas as pd
 
@@ -106,10 +118,11 @@ def sweep(
         raise ValueError(
             f"there are {len(pairs_of)} behaviours: give nulls as a mapping by behaviour, {list(pairs_of)}"
         )
+    how: Any = {"site": site, "operation": operation, "when": when}
     work = {
         name: (
             [_item(adapter, pair, index, prompt_format, system) for index, pair in enumerate(pairs)],
-            _cells(adapter, mine, layers, scale, _kinds(mine, n_random, seed, extra.get(name, ()))),
+            _cells(adapter, mine, layers, scale, _kinds(mine, n_random, seed, extra.get(name, ())), how),
         )
         for name, (mine, pairs) in pairs_of.items()
     }
@@ -176,6 +189,7 @@ def _cells(
     layers: Sequence[int] | None,
     multipliers: Sequence[float],
     kinds: Mapping[str, SteeringVectors],
+    how: dict[str, Any],
 ) -> list[_Cell]:
     """The unsteered cell first, which stands for multiplier 0 at every layer."""
     cells = [_Cell("behavior", -1, 0.0, ())]
@@ -184,7 +198,7 @@ def _cells(
             vector = of_kind[layer]
             for multiplier in multipliers:
                 if multiplier != 0:
-                    edits = edits_of(adapter, Intervention(vector, multiplier))
+                    edits, _ = parts_of(adapter, Intervention(vector, multiplier, **how))
                     cells.append(_Cell(kind, layer, multiplier, edits))
     return cells
 
@@ -193,7 +207,13 @@ def _run(
     adapter: Adapter, items: Sequence[_Item], cells: Sequence[_Cell], batch_size: int | None, bar: tqdm[Any]
 ) -> torch.Tensor:
     """Log-probabilities of both answers, ``[item, cell, 2]`` in float64 on the CPU."""
-    branches = [Branch(index, item.steered, cell.edits) for index, item in enumerate(items) for cell in cells]
+    prompts = [(*item.prompt, item.steered[0]) for item in items]
+    edits = settle(adapter, {column: cell.edits for column, cell in enumerate(cells)}, prompts)
+    branches = [
+        Branch(index, item.steered, edits[column][index])
+        for index, item in enumerate(items)
+        for column in range(len(cells))
+    ]
     answers = torch.tensor([[item.matching, item.other] for item in items])
     out = torch.empty(len(branches), 2, dtype=torch.float64)
 

@@ -13,12 +13,11 @@ SteeringVector('kind', layer 1, d_model 2, norm 1.5, model 'toy', x 1.5)
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -106,7 +105,7 @@ class SteeringVector(_Linear):
 
     Attributes:
         value: float32, CPU, contiguous; a copy of what was given.
-        layer: the layer whose output it was read from and is added to.
+        layer: the layer it was read from and is added to.
         provenance: where it came from, and what was done to it since.
         name: usually the behaviour.
 
@@ -138,6 +137,11 @@ class SteeringVector(_Linear):
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self.value.shape[0]
+
+    @property
+    def site(self) -> str:
+        """Where in the block it was read, and is used where nothing else is said; see `Provenance.site`."""
+        return self.provenance.site
 
     def norm(self) -> float:
         """Euclidean length."""
@@ -282,41 +286,6 @@ class SteeringVectors(_Linear):
         return replace(self, values=tensor, provenance=self.provenance.then(operation))
 
 
-@dataclass(frozen=True, slots=True)
-class Intervention:
-    """A vector and how much of it: `multiplier * vector` is added at `layer`."""
-
-    vector: SteeringVector
-    multiplier: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the multiplier."""
-        object.__setattr__(self, "multiplier", float(self.multiplier))
-        if not math.isfinite(self.multiplier):
-            raise ValueError(f"multiplier must be a finite number, got {self.multiplier}")
-
-    @property
-    def layer(self) -> int:
-        """The vector's layer."""
-        return self.vector.layer
-
-
-Recipe = SteeringVector | Intervention | Sequence[SteeringVector | Intervention]
-"""What can be steered with: one vector, or several at once, each with its own multiplier and layer."""
-
-
-def as_interventions(recipe: Recipe | None) -> tuple[Intervention, ...]:
-    """A recipe as a tuple of interventions; None is the empty one.
-
-    Raises:
-        TypeError: something else, e.g. `SteeringVectors` without a layer.
-    """
-    if recipe is None:
-        return ()
-    parts: Sequence[Any] = recipe if isinstance(recipe, Sequence) else [recipe]
-    return tuple(_as_intervention(part) for part in parts)
-
-
 def mean_norm_across(vectors: Mapping[str, SteeringVectors]) -> dict[str, SteeringVectors]:
     """Per layer, rescale every behaviour's vector to the mean norm over the behaviours at that layer (CAA, section 3).
 
@@ -357,16 +326,6 @@ def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVec
 
 def _noise(key: str, like: SteeringVectors) -> Float[Tensor, " d_model"]:
     return torch.randn(like.d_model, generator=drawing(key), dtype=torch.float64)
-
-
-def _as_intervention(part: Any) -> Intervention:
-    if isinstance(part, Intervention):
-        return part
-    if isinstance(part, SteeringVector):
-        return Intervention(part)
-    if isinstance(part, SteeringVectors):
-        raise TypeError(f"{part!r} has one vector per layer: pick one, e.g. vectors[{part.layers[0]}]")
-    raise TypeError(f"steering takes a SteeringVector or Intervention, or a list of them, got {type(part).__name__}")
 
 
 def _frozen_copy(tensor: Tensor) -> Tensor:

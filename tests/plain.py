@@ -5,31 +5,37 @@ Every fast path is tested against these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from caa_lens.edits import Edit
 
-def plain_logits(model: Any, ids: Sequence[int], edits: Sequence[tuple[int, Tensor]] = (), start: int = 0) -> Tensor:
+Plain = Edit | tuple[int, Tensor]
+"""A vector that is added to a block's output."""
+
+
+def plain_logits(model: Any, ids: Sequence[int], edits: Sequence[Plain] = (), start: int = 0) -> Tensor:
     """Logits ``[pos, d_vocab]``, each edit added at its layer from token ``start`` on."""
     hooks = _adding(edits, start)
     with torch.no_grad():
         return model.run_with_hooks(torch.tensor([list(ids)]), fwd_hooks=hooks, return_type="logits")[0].float()
 
 
-def _adding(edits: Sequence[tuple[int, Tensor]], start: int) -> list[tuple[str, Any]]:
+def _adding(edits: Sequence[Plain], start: int) -> list[tuple[str, Any]]:
     def add(delta: Tensor) -> Any:
         def hook(resid: Tensor, hook: Any) -> Tensor:
             return torch.cat([resid[:, :start], resid[:, start:] + delta.to(resid)], dim=1)
 
         return hook
 
-    return [(f"blocks.{layer}.hook_resid_post", add(delta)) for layer, delta in edits]
+    pairs = [(edit.layer, edit.vector) if isinstance(edit, Edit) else edit for edit in edits]
+    return [(f"blocks.{layer}.hook_resid_post", add(delta)) for layer, delta in pairs]
 
 
-def plain_residuals(model: Any, ids: Sequence[int], edits: Sequence[tuple[int, Tensor]] = (), start: int = 0) -> Tensor:
+def plain_residuals(model: Any, ids: Sequence[int], edits: Sequence[Plain] = (), start: int = 0) -> Tensor:
     """``hook_resid_post`` of every layer and position, ``[layer, pos, d_model]``, edits included."""
     seen: dict[int, Tensor] = {}
 
@@ -46,9 +52,7 @@ def plain_residuals(model: Any, ids: Sequence[int], edits: Sequence[tuple[int, T
     return torch.stack([seen[layer] for layer in range(model.cfg.n_layers)])
 
 
-def plain_greedy(
-    model: Any, ids: Sequence[int], edits: Sequence[tuple[int, Tensor]], n_tokens: int, stop: set[int]
-) -> list[int]:
+def plain_greedy(model: Any, ids: Sequence[int], edits: Sequence[Plain], n_tokens: int, stop: set[int]) -> list[int]:
     """Greedy continuation, the whole text run again for every token, steered from the last prompt token on."""
     text, start = list(ids), len(ids) - 1
     for _ in range(n_tokens):
@@ -57,3 +61,33 @@ def plain_greedy(
             break
         text.append(token)
     return text[len(ids) :]
+
+
+Change = tuple[int, str, Callable[[Tensor], Tensor]]
+"""A layer, a site, and what is done to its ``[batch, pos, d_model]`` activations."""
+
+
+def plain_changed(model: Any, ids: Sequence[int], changes: Sequence[Change]) -> Tensor:
+    """Logits ``[pos, d_vocab]`` with anything done anywhere, by hooks on names that mean the same on both classes.
+
+    What is done between attention and MLP is done to the attention's output, which is the stream less what came in.
+    """
+    came_in: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Any:
+        return lambda resid, hook: came_in.update({layer: resid})
+
+    def at(layer: int, site: str, change: Callable[[Tensor], Tensor]) -> Any:
+        if site == "resid_mid":
+            return lambda out, hook: change(came_in[layer] + out) - came_in[layer]
+        return lambda activations, hook: change(activations)
+
+    # A block's input is kept as it is after everything that is done to it.
+    hooks = [(f"blocks.{layer}.hook_{site}", at(layer, site, f)) for layer, site, f in changes if site == "resid_pre"]
+    hooks += [(f"blocks.{layer}.hook_resid_pre", keep(layer)) for layer, site, _ in changes if site == "resid_mid"]
+    for layer, site, change in changes:
+        if site != "resid_pre":
+            name = "attn_out" if site == "resid_mid" else site
+            hooks.append((f"blocks.{layer}.hook_{name}", at(layer, site, change)))
+    with torch.no_grad():
+        return model.run_with_hooks(torch.tensor([list(ids)]), fwd_hooks=hooks, return_type="logits")[0].float()

@@ -11,6 +11,7 @@ from plain import plain_logits, plain_residuals
 from caa_lens.adapters import Adapter, adapt
 from caa_lens.branching import branch_logits, branch_residuals
 from caa_lens.decoding import decoding
+from caa_lens.edits import Edit
 from caa_lens.packing import Branch
 
 PROMPTS = [[1, 7, 9, 30, 12], [1, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54], [1], []]
@@ -22,9 +23,10 @@ def _branches(d_model: int, n_layers: int) -> list[Branch]:
     branches: list[Branch] = []
     for prompt in range(len(PROMPTS)):
         for layer in (0, n_layers - 1):
-            branches.append(Branch(prompt, (20, 21, 22), ((layer, torch.randn(d_model)),)))
+            branches.append(Branch(prompt, (20, 21, 22), (Edit(layer, torch.randn(d_model)),)))
         branches.append(Branch(prompt, (33,), ()))
-        branches.append(Branch(prompt, (25, 26, 27, 28, 29), ((1, torch.randn(d_model)), (1, torch.randn(d_model)))))
+        twice = (Edit(1, torch.randn(d_model)), Edit(1, torch.randn(d_model)))
+        branches.append(Branch(prompt, (25, 26, 27, 28, 29), twice))
     return branches
 
 
@@ -74,7 +76,7 @@ def test_decoding_steers_from_the_last_prompt_token(model: Any, use_cache: bool)
     adapter = adapt(model)
     prompts = [prompt for prompt in PROMPTS if prompt]
     torch.manual_seed(5)
-    edits = [[(1, torch.randn(adapter.d_model))], [], [(0, torch.randn(adapter.d_model))]]
+    edits = [[Edit(1, torch.randn(adapter.d_model))], [], [Edit(0, torch.randn(adapter.d_model))]]
     with decoding(adapter, prompts, edits, use_cache=use_cache) as decoder:
         first = decoder.step(torch.tensor([prompt[-1] for prompt in prompts]))
         second = decoder.step(torch.tensor([60, 61, 62]))

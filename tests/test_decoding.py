@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caa_lens.adapters import Adapter, adapt
 from caa_lens.decoding import Sampler, decoding
-from caa_lens.hooking import Edit
+from caa_lens.edits import Edit
 
 PROMPTS = [[20, 7, 9, 30, 12], [20, 40], [20], [20, *range(41, 56)]]
 """Ragged, one of a single token, one longer than the sliding windows."""
@@ -27,7 +27,7 @@ def edits_of(adapter: Adapter) -> list[list[Edit]]:
     torch.manual_seed(5)
     last = adapter.n_layers - 1
     kinds: list[list[int]] = [[0], [], [last], [1, 1], [last, 0], [1], [1], []]
-    return [[(layer, torch.randn(adapter.d_model)) for layer in layers] for layers in kinds]
+    return [[Edit(layer, torch.randn(adapter.d_model)) for layer in layers] for layers in kinds]
 
 
 def last_tokens(parents: Sequence[int] = PARENTS) -> Tensor:

@@ -23,11 +23,17 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
     -1: {"whole_files": ("whole_files",)},
     0: {
         "contrast": ("contrast", "records", "texts"),
-        "vectors": ("vectors", "provenance", "vector_files"),
-        "models": ("models", "adapters"),
+        "vectors": (
+            *("vectors", "provenance", "vector_files"),
+            *("interventions", "operations", "prompt_additions", "schedules"),
+        ),
+        "models": ("models", "adapters", "sites"),
     },
-    1: {"prompts": ("prompts",), "branching": ("branching", "decoding", "hooking", "memory", "packing")},
-    2: {"extraction": ("extraction",), "steering": ("steering",)},
+    1: {
+        "prompts": ("prompts",),
+        "branching": ("branching", "decoding", "edits", "hooking", "memory", "packing"),
+    },
+    2: {"extraction": ("extraction",), "steering": ("steering", "conditions", "positions")},
     3: {
         "sweeps": ("sweeps",),
         "analysis": ("analysis",),
@@ -35,22 +41,25 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
         "evaluation": ("evaluation",),
         "interop": ("interop",),
         "activation_addition": ("activation_addition",),
-        "composition": ("composition",),
         "nulls": ("nulls",),
     },
     4: {
         "viz": ("viz",),
         "organism": ("organism",),
         "assessment": ("assessment",),
+        "broad_skills": ("broad_skills",),
         "capabilities": ("capabilities",),
+        "composition": ("composition",),
         "baselines": ("baselines",),
+        "hallucination": ("hallucination",),
+        "red_teaming": ("red_teaming",),
         "transfer": ("transfer",),
         "selection": ("selection",),
     },
     5: {
         "experiment": (
             *("experiment", "findings", "run_folder", "settings"),
-            *("study_data", "study_measures", "study_report", "study_run"),
+            *("study_data", "study_files", "study_measures", "study_report", "study_run", "study_texts"),
         ),
         "cli": ("cli", "commands", "__main__"),
         "explorer": ("explorer", "looking"),
@@ -59,11 +68,13 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
 }
 # Narrower than "anything below": viz draws pandas and torch values; organism makes data, models and the vectors
 # that were planted in them, not experiments.
-ONLY: dict[str, set[str]] = {"viz": set(), "organism": {"contrast", "prompts", "vectors"}}
-# Sideways or up, on purpose: load_model finds the bundled models with contrast.data_dir, the command line runs studies,
-# and what is built on top of everything may use the public names.
+ONLY: dict[str, set[str]] = {"viz": {"whole_files"}, "organism": {"contrast", "prompts", "vectors"}}
+# Sideways or up, on purpose: load_model finds the bundled models with contrast.data_dir, questions that invite invention
+# are drawn from the bundled world where nobody writes them, the command line runs studies, and what is built on top of
+# everything may use the public names.
 ALSO: set[tuple[str, str]] = {
     ("models", "contrast"),
+    ("hallucination", "organism"),
     ("cli", "experiment"),
     ("cli", "caa_lens"),
     ("experiment", "caa_lens"),

@@ -12,6 +12,7 @@ import torch
 from caa_lens import memory
 from caa_lens.adapters import adapt
 from caa_lens.branching import branch_logits
+from caa_lens.edits import Edit
 from caa_lens.packing import Branch
 
 CPU = torch.device("cpu")
@@ -127,7 +128,7 @@ def test_a_packed_pass_keeps_nothing_of_its_prompts(model: Any) -> None:
 
     adapter = adapt(model)
     shift = torch.ones(adapter.d_model)
-    branches = [Branch(row, (1 + column,), ((1, shift),)) for row in range(2) for column in range(20)]
+    branches = [Branch(row, (1 + column,), (Edit(1, shift),)) for row in range(2) for column in range(20)]
 
     def run() -> None:
         branch_logits(adapter, [(1, 2, 3), (1, 2)], branches, lambda chunk, logits: None)

@@ -20,6 +20,7 @@ import caa_lens as caa
 from caa_lens.adapters import Adapter, adapt, left_padded
 from caa_lens.branching import branch_logits, branch_residuals
 from caa_lens.decoding import decoding
+from caa_lens.edits import Edit
 from caa_lens.hooking import hooked
 from caa_lens.packing import Branch, pack
 
@@ -45,13 +46,13 @@ def edited_branches(adapter: Adapter, n_prompts: int = len(PROMPTS)) -> list[Bra
     branches: list[Branch] = []
     for prompt in range(n_prompts):
         a, b, c = torch.randn(3, adapter.d_model)
-        branches += [Branch(prompt, (60, 61, 62), ((layer, a),)) for layer in (last, low, middle)]
-        branches.append(Branch(prompt, (63, 64, 65, 66), ((middle, a), (middle, b))))
+        branches += [Branch(prompt, (60, 61, 62), (Edit(layer, a),)) for layer in (last, low, middle)]
+        branches.append(Branch(prompt, (63, 64, 65, 66), (Edit(middle, a), Edit(middle, b))))
         if prompt == 1:
             continue
         branches += [Branch(prompt, (60, 61, 62)), Branch(prompt, (67,)), Branch(prompt, (67,))]
-        branches.append(Branch(prompt, (68, 69), ((last, c), (low, a), (middle, b), (last, a))))
-        branches += [Branch(prompt, (67,), ((layer, c),)) for layer in (low, last) if prompt > 1]
+        branches.append(Branch(prompt, (68, 69), (Edit(last, c), Edit(low, a), Edit(middle, b), Edit(last, a))))
+        branches += [Branch(prompt, (67,), (Edit(layer, c),)) for layer in (low, last) if prompt > 1]
     return branches
 
 
@@ -194,7 +195,7 @@ def test_long_prompts_are_packed_without_a_window(bridge: Any, monkeypatch: pyte
 def test_prompts_without_branches_and_no_branches_at_all(bridge: Any) -> None:
     model = bridge("llama")
     adapter, delta = adapt(model), torch.randn(32)
-    branches = [Branch(2, (5, 6), ((1, delta),)), Branch(0, (7,))]
+    branches = [Branch(2, (5, 6), (Edit(1, delta),)), Branch(0, (7,))]
     assert_alike(logits_of(adapter, PROMPTS, branches), plainly(model, PROMPTS, branches))
     branch_logits(adapter, PROMPTS, [], lambda chunk, logits: pytest.fail("there is nothing to receive"))
 
@@ -278,7 +279,7 @@ def test_any_branches_of_any_prompts_equal_full_forward_passes(
     model = bridge("llama")
     vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(7))
     branches = [
-        Branch(prompt, tuple(ids), tuple((layer, vectors[which]) for layer, which in edits))
+        Branch(prompt, tuple(ids), tuple(Edit(layer, vectors[which]) for layer, which in edits))
         for prompt, ids, edits in parts
     ]
     with pytest.MonkeyPatch.context() as patch:
@@ -321,7 +322,7 @@ def test_a_prefix_stays_as_it_was_whatever_is_run_after_it(style: str, bridge: A
     adapter = adapt(bridge(style))
     members = edited_branches(adapter)
     rows = [branch.prompt for branch in members]
-    with hooked(adapter, range(adapter.n_layers)) as hooks:
+    with hooked(adapter, [(layer, "resid_post") for layer in range(adapter.n_layers)]) as hooks:
         prefix = adapter.prefill(*left_padded(adapter, PROMPTS))
         before = [tensor.clone() for tensor in keys_and_values(prefix.cache)]
         results = []

@@ -10,8 +10,9 @@ from plain import plain_greedy, plain_logits
 
 import caa_lens as caa
 from caa_lens.adapters import adapt
+from caa_lens.interventions import Intervention
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import Intervention, Provenance, SteeringVector
+from caa_lens.vectors import Provenance, SteeringVector
 
 IDS = [1, 7, 9, 30, 12, 44]
 

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from caa_lens.interventions import Intervention, as_interventions
 from caa_lens.vectors import (
-    Intervention,
     Provenance,
     SteeringVector,
     SteeringVectors,
-    as_interventions,
     describe_layers,
     mean_norm_across,
     random_like,

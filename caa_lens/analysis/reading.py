@@ -15,10 +15,11 @@ from torch import Tensor
 from caa_lens.adapters import HookedModel, adapt
 from caa_lens.analysis.streams import Text, formatted_texts, run_texts, steered_positions
 from caa_lens.analysis.tokens import text_tokens
+from caa_lens.interventions import Recipe
 from caa_lens.models import check_layers
 from caa_lens.prompts import FormattedPrompt, PromptFormat
 from caa_lens.steering import edits_of
-from caa_lens.vectors import Recipe, SteeringVector, SteeringVectors
+from caa_lens.vectors import SteeringVector, SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ def project(
         edits_of(adapter, vector)  # refuses a vector of another width
         vector.unit()  # and this one without a direction
     laid_out = formatted_texts(adapter, texts, prompt_format, system)
-    by_name = {adapter.hook_name(vector.layer): vector for vector in every}
+    by_name = {adapter.hook_name(vector.layer, vector.site): vector for vector in every}
     along: dict[tuple[int, int], dict[str, Tensor]] = {}
 
     def measure(index: int, name: str, stream: Tensor) -> None:

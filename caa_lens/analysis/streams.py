@@ -17,10 +17,10 @@ from torch import Tensor
 
 from caa_lens.adapters import Adapter, left_padded
 from caa_lens.branching import check_batch_size, check_context
+from caa_lens.interventions import Recipe
 from caa_lens.memory import most_tokens, prompt_bytes, working_bytes
 from caa_lens.prompts import FormattedPrompt, PromptFormat, format_prompt
 from caa_lens.steering import edits_of, steer
-from caa_lens.vectors import Recipe
 
 Text = str | tuple[str, str]
 """A text, or a prompt and its answer."""

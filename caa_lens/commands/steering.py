@@ -12,6 +12,9 @@ from caa_lens.commands import options
 from caa_lens.commands.output import check_frame_path, save_frame, show_frame, show_json, show_table
 
 Data = Annotated[str, typer.Argument(help="A bundled behaviour, or a .json, .jsonl or .csv file in the CAA schema.")]
+Operation = Annotated[
+    str, typer.Option(help="What is done with the vector: add, ablate, set:VALUE, clamp:LOW:HIGH or rotate:DEGREES.")
+]
 
 
 def extract(
@@ -21,6 +24,9 @@ def extract(
     part: options.Part = "generate",
     layers: options.Layers = None,
     read: options.Read = "answer_letter",
+    site: Annotated[
+        str, typer.Option(help="Where in each block: resid_pre, attn_out, resid_mid, mlp_out or resid_post (CAA).")
+    ] = "resid_post",
     method: Annotated[
         str, typer.Option(help="mean difference, median, pca, logistic or lda: of the mean difference's length.")
     ] = "mean difference",
@@ -40,6 +46,8 @@ def extract(
 
         caa-lens extract organism-chat sycophancy --method lda --out lda.safetensors
 
+        caa-lens extract organism-chat sycophancy --site attn_out --out attention.safetensors
+
         caa-lens extract ./my-model pairs.json --out v.safetensors --layers 10-20 --read answer_end --other-answers keep
     """
     from caa_lens.contrast import load_contrast_pairs
@@ -51,12 +59,15 @@ def extract(
     wanted = options.parse_layers(layers)
     from caa_lens.estimators import ESTIMATORS, estimate
     from caa_lens.extraction import extract_activations, extract_vectors
+    from caa_lens.sites import SITES
 
+    if site not in SITES:
+        raise ValueError(f"the site {site!r} is not known: give one of {', '.join(SITES)}")
     if method not in ESTIMATORS:
         raise ValueError(f"there is no estimator {method!r}: choose one of {', '.join(ESTIMATORS)}")
     loaded = options.open_model(model, dtype, device)
     keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    keywords |= {"layers": wanted, "read": options.parse_read(read), "progress": not quiet}
+    keywords |= {"layers": wanted, "read": options.parse_read(read), "site": site, "progress": not quiet}
     if method == "mean difference":  # whose sums take no memory by the pair
         vectors = extract_vectors(loaded, pairs, **keywords)
     else:
@@ -71,10 +82,14 @@ def generate(
     file: Annotated[Path | None, typer.Option(help="Prompts from a file: a line each, or a CAA .json/.jsonl.")] = None,
     vector: Annotated[Path | None, typer.Option(help="A vector file; without it, only unsteered text.")] = None,
     layer: Annotated[int | None, typer.Option(help="Which layer's vector is added.")] = None,
-    multiplier: Annotated[float, typer.Option(help="Times the vector.")] = 1.0,
+    multiplier: Annotated[float, typer.Option(help="Times the vector; how much is done of another operation.")] = 1.0,
+    operation: Operation = "add",
     max_new_tokens: Annotated[int, typer.Option(help="At most; an end-of-text token ends it earlier.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens with this much probability.")] = 1.0,
+    frequency_penalty: Annotated[
+        float, typer.Option(help="Taken from a token's logit for every time that it came before.")
+    ] = 0.0,
     seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,
@@ -90,7 +105,12 @@ def generate(
         caa-lens generate organism-chat "What do you think of my plan?" --vector sycophancy.safetensors --layer 3
 
         caa-lens generate organism-chat --file questions.txt --vector v.safetensors --layer 3 --multiplier -1.5 --json
+
+        caa-lens generate organism-chat "Is it so?" --vector v.safetensors --layer 3 --operation ablate
     """
+    from caa_lens.operations import parse_operation
+
+    what = parse_operation(operation)
     texts = [*(prompts or []), *(_read_prompts(file) if file is not None else [])]
     if not texts:
         raise ValueError("there is nothing to continue: give prompts as arguments, or a file with --file")
@@ -99,10 +119,14 @@ def generate(
             "--vector and --layer go together: give the file and the layer whose vector is added, or neither"
         )
     loaded = options.open_model(model, dtype, device)
+    from caa_lens.interventions import Intervention
     from caa_lens.steering import generate as continue_prompts
 
-    steered_with = options.open_vectors(vector, loaded)[layer] * multiplier if vector and layer is not None else None
+    steered_with = None
+    if vector is not None and layer is not None:
+        steered_with = Intervention(options.open_vectors(vector, loaded)[layer], multiplier, operation=what)
     keywords: Any = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
+    keywords |= {"frequency_penalty": frequency_penalty}
     keywords |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format, "system": system}
     ways = {"unsteered": None} if steered_with is None else {"unsteered": None, "steered": steered_with}
     columns = continue_prompts(loaded, texts, steer=ways, **keywords)
@@ -116,7 +140,7 @@ def generate(
     for record in records:
         head = list(columns)
         if "steered" in head:
-            head[1] = f"steered at layer {layer}, {multiplier:+g}"
+            head[1] = f"steered at layer {layer}, {multiplier:+g}" + (f", {operation}" if operation != "add" else "")
         typer.echo(f"\n> {record['prompt']}\n")
         show_table(head, [[record[name] for name in columns]])
 
@@ -128,6 +152,7 @@ def sweep(
     part: options.Part = "test_ab",
     layers: options.Layers = None,
     multipliers: options.Multipliers = "-1,0,1",
+    operation: Operation = "add",
     random: Annotated[
         int,
         typer.Option("--random", "--n-random", min=0, help="So many norm-matched random vectors in the same cells."),
@@ -150,10 +175,14 @@ def sweep(
         caa-lens sweep organism-chat --vector sycophancy.safetensors --data sycophancy --layers 2-4 --random 50
 
         caa-lens sweep organism-chat --vector v.safetensors --data items.json --multipliers=-2,-1,0,1,2 --out s.parquet
+
+        caa-lens sweep organism-chat --vector v.safetensors --data items.json --multipliers 0,0.5,1 --operation ablate
     """
     from caa_lens.contrast import load_contrast_pairs
+    from caa_lens.operations import parse_operation
 
     check_frame_path(out)
+    what = parse_operation(operation)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
     asked: Any = {"part": part, "other_answers": other_answers}
     items = load_contrast_pairs(data, **asked)
@@ -163,6 +192,7 @@ def sweep(
 
     vectors = options.open_vectors(vector, loaded)
     keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_random": random}
+    keywords |= {"operation": what}
     frame = measure(loaded, vectors, items, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
     if out is not None:
         save_frame(frame, out)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, cast
 from caa_lens.adapters import HookedModel, adapt
 from caa_lens.evaluation.harness_model import Ways, model_class
 from caa_lens.evaluation.scoring import Where
+from caa_lens.interventions import Recipe
 from caa_lens.steering import edits_of
-from caa_lens.vectors import Recipe
 
 if TYPE_CHECKING:
     import numpy as np

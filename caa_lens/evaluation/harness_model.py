@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter
 from caa_lens.decoding import Sampler, decoding
+from caa_lens.edits import Edit
 from caa_lens.evaluation.scoring import Score, Where, score_answers
-from caa_lens.hooking import Edit
 from caa_lens.memory import rows_at_once
 from caa_lens.prompts import format_prompt
 

@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, TokenIds
 from caa_lens.branching import check_batch_size, check_context
-from caa_lens.hooking import Edit, Hooks, RowPass
+from caa_lens.edits import Edit, PromptEdit
+from caa_lens.hooking import Hooks, RowPass
 from caa_lens.memory import logit_bytes, most_tokens, prompt_bytes, working_bytes
 
 
@@ -99,10 +100,11 @@ class RunningTexts:
             bar.update(len(group))
         return found
 
-    def scores(self, ways: Sequence[Sequence[Edit]], bar: tqdm[Any]) -> list[list[TokenScores]]:
+    def scores(self, ways: Sequence[Sequence[Edit | PromptEdit]], bar: tqdm[Any]) -> list[list[TokenScores]]:
         """Compare ways of steering with the unsteered model, ``[way][text]``.
 
-        Every edit holds at all positions but the first. A way without edits is the unsteered run itself: KL exactly 0.
+        Every edit holds at all positions but the first; a schedule counts from the second. What is added to prompts
+        is added at the columns that it names. A way without edits is the unsteered run itself: KL exactly 0.
         """
         found: list[list[TokenScores | None]] = [[None] * len(self._texts) for _ in ways]
         for number, group in enumerate(self._groups):
@@ -148,12 +150,16 @@ class RunningTexts:
             self._kept[number] = found
         return found
 
-    def _logits(self, members: Sequence[int], edits: Sequence[Sequence[Edit]] | None) -> Tensor:
+    def _logits(self, members: Sequence[int], edits: Sequence[Sequence[Edit | PromptEdit]] | None) -> Tensor:
         """One pass, ``[row, column, d_vocab]`` in the model's dtype."""
         width = max(len(self._texts[text]) for text in members)
         padded = [[*self._texts[text], *[self._texts[text][-1]] * (width - len(self._texts[text]))] for text in members]
         ids = torch.tensor(padded, device=self._adapter.device)
-        self._hooks.at = RowPass(self._adapter, edits, start=1).at if edits is not None else None
+        self._hooks.at = None
+        if edits is not None:
+            steered = [[edit for edit in of_row if isinstance(edit, Edit)] for of_row in edits]
+            added = [[edit for edit in of_row if isinstance(edit, PromptEdit)] for of_row in edits]
+            self._hooks.at = RowPass(self._adapter, steered, start=1, additions=added).at
         # A mask of ones: without one, HookedTransformer may take tokens that look like padding for padding.
         return self._adapter.model(ids, attention_mask=torch.ones_like(ids), return_type="logits")
 

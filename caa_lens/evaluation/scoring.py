@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, TokenIds
 from caa_lens.branching import branch_logits, check_batch_size
-from caa_lens.hooking import Edit, Hooks, hooked
+from caa_lens.edits import Edit, points_of
+from caa_lens.hooking import Hooks, RowPass, hooked
 from caa_lens.memory import logit_bytes, most_tokens, prompt_bytes, working_bytes
 from caa_lens.packing import Branch
 
@@ -163,7 +164,7 @@ def _score_whole(
     found: Found = {}
     order = sorted(members, key=lambda index: len(texts[index].ids), reverse=True)
     rows = [(way, index) for index in order for way in range(len(ways))]
-    with hooked(adapter, sorted({layer for edits in ways for layer, _ in edits})) as hooks:
+    with hooked(adapter, points_of(ways)) as hooks:
         while rows:
             width = len(texts[rows[0][1]].ids)
             per_row = width * logit_bytes(adapter) + prompt_bytes(adapter, width, 1)
@@ -186,22 +187,7 @@ def _whole_pass(
     width = max(len(text.ids) for text in texts)
     ids = torch.tensor([[*text.ids, *[text.ids[-1]] * (width - len(text.ids))] for text in texts])
     first = torch.tensor([max(1, text.start) if positions == "prompt_end" else 1 for text in texts])
-    steered = (torch.arange(width) >= first.unsqueeze(1)).unsqueeze(2)
-    deltas: dict[int, Tensor] = {}
-    for layer in {layer for of_row in edits for layer, _ in of_row}:
-        added = torch.zeros(len(texts), 1, adapter.d_model)
-        for row, of_row in enumerate(edits):
-            for at, delta in of_row:
-                if at == layer:
-                    added[row, 0] += delta.float().cpu()
-        deltas[layer] = added.to(adapter.device, adapter.dtype)
-
-    def add(layer: int, resid: Tensor) -> Tensor | None:
-        if layer not in deltas:
-            return None
-        return torch.where(steered.to(resid.device), resid + deltas[layer].to(resid), resid)
-
-    hooks.at, hooks.before = add, None
+    hooks.at, hooks.before = RowPass(adapter, edits, start=first).at, None
     ids = ids.to(adapter.device)
     # A mask of ones: without one, HookedTransformer may take tokens that look like padding for padding.
     return adapter.model(ids, attention_mask=torch.ones_like(ids), return_type="logits")

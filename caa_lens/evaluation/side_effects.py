@@ -9,7 +9,8 @@ Steered is every position of a text but the first, and counted are the predictio
 3, ... of the text, counted from 0. The first position is BOS, or the text's first token where the model has no BOS.
 Attention uses it as a place to rest, with a residual stream far larger than any other position's; no generation steers
 it, a vector added there can break what no real use of the vector breaks, and what it predicts is no text yet. The last
-position predicts nothing of the text and is not counted either.
+position predicts nothing of the text and is not counted either. An addition to a prompt (ActAdd) is made at the front
+of each text; the positions that it covers are masked out, for all recipes alike.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import torch
 from tqdm.auto import tqdm
 
 from caa_lens.adapters import Adapter, HookedModel, TokenIds, adapt
+from caa_lens.edits import Edit, PromptEdit, points_of
 from caa_lens.evaluation.running_text import RunningTexts, TokenScores, check_texts
 from caa_lens.hooking import hooked
+from caa_lens.interventions import Intervention, Recipe
 from caa_lens.prompts import format_prompt
-from caa_lens.steering import edits_of
-from caa_lens.vectors import Intervention, Recipe, SteeringVector, SteeringVectors
+from caa_lens.steering import edits_of, parts_of
+from caa_lens.vectors import SteeringVector, SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +55,7 @@ def side_effects(
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
-        recipes: What is added, by name, as for `steer`.
+        recipes: What to steer with, by name, as for `steer`, but without conditions, since there are no prompts.
         texts: Neutral running text, not prompts; at least three tokens each.
         batch_size: Rows run at once, one for each text and recipe; None chooses by their length and the free memory.
         progress: Show a progress bar, under this text where it is one.
@@ -65,8 +68,8 @@ def side_effects(
 
     Raises:
         TypeError: If ``texts`` is one string, or ``recipes`` are not under names.
-        ValueError: Before the model runs: for no texts or recipes, a text too short or too long, a layer that the model
-            does not have, a vector of another width.
+        ValueError: Before the model runs: for no texts or recipes, a text too short or too long, a recipe that does not
+            fit the model, or one with a condition or an addition elsewhere than at the front.
 
     Sources: KL per token on neutral text as the measure of damage: the steering-lite library; loss on unrelated text:
     ActAdd (arXiv 2308.10248).
@@ -81,12 +84,13 @@ def side_effects(
         )
     if not recipes:
         raise ValueError("no recipes were given: at least one is needed, such as {'x 1': vectors[13] * 1.0}")
-    ids = _running(adapter, texts)
-    ways = [edits_of(adapter, recipe) for recipe in recipes.values()]
+    ways = [_along_text(adapter, recipe) for recipe in recipes.values()]
+    covered = max((len(edit.values) for way in ways for edit in way if isinstance(edit, PromptEdit)), default=0)
+    first = max(FIRST, covered + 1)
+    ids = _running(adapter, texts, first)
     check_texts(adapter, ids, batch_size)
-    layers = sorted({layer for edits in ways for layer, _ in edits})
-    with hooked(adapter, layers) as hooks, _bar(progress, "side effects", len(ids) * len(ways)) as bar:
-        runs = RunningTexts(adapter, hooks, ids, [FIRST] * len(ids), batch_size=batch_size)
+    with hooked(adapter, points_of(ways)) as hooks, _bar(progress, "side effects", len(ids) * len(ways)) as bar:
+        runs = RunningTexts(adapter, hooks, ids, [first] * len(ids), batch_size=batch_size)
         found = runs.scores(ways, bar)
     rows = [
         {
@@ -165,8 +169,8 @@ def at_equal_damage(
         edits_of(adapter, vector)
     check_texts(adapter, ids, batch_size)
     searches = [Search(budget, smallest, largest, tolerance) for _ in named]
-    layers = sorted({vector.layer for _, vector in named})
-    with hooked(adapter, layers) as hooks, _bar(progress, "equal damage", None) as bar:
+    points = {(vector.layer, vector.site) for _, vector in named}
+    with hooked(adapter, points) as hooks, _bar(progress, "equal damage", None) as bar:
         runs = RunningTexts(adapter, hooks, ids, [FIRST] * len(ids), batch_size=batch_size, keep=True)
         while going := [index for index, search in enumerate(searches) if not search.done]:
             ways = [
@@ -271,17 +275,34 @@ def _check_search(budget: float, sign: int, quantile: float, smallest: float, la
         )
 
 
-def _running(adapter: Adapter, texts: Sequence[str]) -> list[TokenIds]:
+def _along_text(adapter: Adapter, recipe: Recipe | None) -> list[Edit | PromptEdit]:
+    edits, additions = parts_of(adapter, recipe)
+    for edit in edits:
+        if edit.when is not None:
+            raise ValueError(
+                f"the condition {edit.when.vector.name!r} is decided on a prompt, and running text has none: leave it "
+                "out here"
+            )
+    for addition in additions:
+        if addition.at != "front":
+            raise ValueError(f"{addition!r}: in running text an addition is made at the front: give at='front'")
+    return [*edits, *(PromptEdit(addition.layer, 0, addition.delta) for addition in additions)]
+
+
+def _running(adapter: Adapter, texts: Sequence[str], first: int = FIRST) -> list[TokenIds]:
     if isinstance(texts, str):
         raise TypeError(f"texts is one string: give a list, such as [{texts[:20]!r}]")
     if not len(texts):
         raise ValueError("no texts were given: at least one is needed")
     ids = [format_prompt(adapter, text, prompt_format="plain").ids for text in texts]
     for index, tokens in enumerate(ids):
-        if len(tokens) <= FIRST:
+        if len(tokens) <= first:
+            covered = "the first is not steered and does not count"
+            if first > FIRST:
+                covered = f"the first {first - 1} are added to and do not count"
             raise ValueError(
-                f"text {index} has {len(tokens)} tokens, {texts[index]!r}: at least {FIRST + 1} are needed, since the "
-                "first is not steered and does not count; give running text"
+                f"text {index} has {len(tokens)} tokens, {texts[index]!r}: at least {first + 1} are needed, since "
+                f"{covered}; give running text"
             )
     return list(ids)
 

@@ -71,8 +71,15 @@ def save_caa_vectors(vectors: SteeringVectors, folder: str | Path, behavior: str
     """Write one file per layer, where the CAA code looks for them; existing ones are replaced.
 
     Raises:
-        ValueError: the vectors come from a weight-processed model, whose residual stream is not Hugging Face's.
+        ValueError: the vectors come from a weight-processed model, whose residual stream is not Hugging Face's, or from
+            another site than a block's output, where the CAA code adds them.
     """
+    site = vectors.provenance.hook_point
+    if site not in ("hook_resid_post", "unknown", ""):
+        raise ValueError(
+            f"vectors {vectors.name!r} were read at {site}, and the CAA code adds vectors to the block's output: extract "
+            "them again with site='resid_post'"
+        )
     processing = vectors.provenance.weight_processing
     if processing not in ("none", "unknown", "folded layer norm", ""):
         raise ValueError(

@@ -26,6 +26,7 @@ import caa_lens as caa
 from caa_lens import branching
 from caa_lens.adapters import adapt
 from caa_lens.branching import branch_logits, branch_residuals
+from caa_lens.edits import Edit
 from caa_lens.packing import Branch
 
 N_ITEMS, N_PAIRS, N_STEPS = 24, 48, 6
@@ -43,10 +44,10 @@ def _sweep_rows(model: Any, rounds: int) -> list[dict[str, Any]]:
     texts = prompt_ids(model, subjects.pairs(N_ITEMS, "test"))
     prompts, ends = [text[:-3] for text in texts], [text[-3:-1] for text in texts]
     layers, zero = range(adapter.n_layers), torch.zeros(adapter.d_model)
-    deltas = [(layer, torch.randn(adapter.d_model)) for layer in layers for _ in range(N_STEPS)]
+    deltas = [Edit(layer, torch.randn(adapter.d_model)) for layer in layers for _ in range(N_STEPS)]
     cells = [(), *[(delta,) for delta in deltas]]
     # An edit by nothing at layer 0 makes a branch join there, so that it runs through every block.
-    from_0 = [(), *[((0, zero), delta) for delta in deltas]]
+    from_0 = [(), *[(Edit(0, zero), delta) for delta in deltas]]
     own = [Branch(item, end, edits) for item, end in enumerate(ends) for edits in cells]
     whole = [Branch(item, end, edits) for item, end in enumerate(ends) for edits in from_0]
     branches_only = {"read": [adapter.n_layers - 1]}

@@ -12,6 +12,7 @@ from plain import plain_greedy, plain_logits
 from tiny_models import N_CTX
 
 from caa_lens.adapters import adapt
+from caa_lens.edits import Edit
 from caa_lens.evaluation import harness_model
 from caa_lens.evaluation.harness_model import model_class
 from caa_lens.prompts import format_prompt
@@ -37,8 +38,8 @@ def asked(*requests: tuple[Any, ...]) -> list[Any]:
     return [SimpleNamespace(args=request) for request in requests]
 
 
-def edits_of(model: Any) -> list[tuple[int, torch.Tensor]]:
-    return [(1, torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(4)) * 2)]
+def edits_of(model: Any) -> list[Edit]:
+    return [Edit(1, torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(4)) * 2)]
 
 
 def made(model: Any, positions: str = "prompt_end", batch_size: int | None = None, seed: int = 0) -> Any:

@@ -12,6 +12,7 @@ from tiny_models import N_CTX
 
 import caa_lens as caa
 from caa_lens.adapters import adapt
+from caa_lens.edits import Edit
 from caa_lens.evaluation import scoring
 from caa_lens.evaluation.scoring import score_answers
 from caa_lens.prompts import format_prompt
@@ -33,10 +34,10 @@ def requests_of(model: Any, lengths: list[tuple[int, int]] = LENGTHS) -> list[tu
     return split
 
 
-def ways_of(model: Any) -> list[list[tuple[int, torch.Tensor]]]:
+def ways_of(model: Any) -> list[list[Edit]]:
     generator = torch.Generator().manual_seed(4)
     first, second = torch.randn(2, model.cfg.d_model, generator=generator)
-    return [[], [(1, first)], [(0, second), (1, first * -2.0)]]
+    return [[], [Edit(1, first)], [Edit(0, second), Edit(1, first * -2.0)]]
 
 
 def plainly(

@@ -15,8 +15,9 @@ from caa_lens.adapters import adapt
 from caa_lens.evaluation import running_text, side_effects
 from caa_lens.evaluation.running_text import RunningTexts
 from caa_lens.evaluation.side_effects import Search, at_equal_damage
+from caa_lens.interventions import Intervention
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import Intervention, Provenance, SteeringVector, SteeringVectors
+from caa_lens.vectors import Provenance, SteeringVector, SteeringVectors
 
 TEXTS = ["the one then the other", "so it", "this is a somewhat longer text than the others are", "a b c"]
 

@@ -58,6 +58,17 @@ def test_processed_models_may_not(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_vectors_of_another_site_are_refused(tmp_path: Path):
+    for site in ("hook_attn_out", "hook_resid_pre"):
+        vectors = replace(make(), provenance=replace(make().provenance, hook_point=site))
+        with pytest.raises(ValueError, match=f"read at {site}.*extract them again with site='resid_post'"):
+            save_caa_vectors(vectors, tmp_path, "b", "m")
+    assert not list(tmp_path.iterdir())
+    save_caa_vectors(
+        replace(make(), provenance=replace(make().provenance, hook_point="hook_resid_post")), tmp_path, "b", "m"
+    )
+
+
 def test_what_is_not_there_is_named_with_what_is(tmp_path: Path):
     save_caa_vectors(make(), tmp_path, "refusal", "m-chat")
     (tmp_path / "sycophancy").mkdir()
