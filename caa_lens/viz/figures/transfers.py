@@ -99,7 +99,8 @@ def _placed(frame: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
             ("made at layer", "used at layer"),
         )
     elif "made_format" in frame.columns:
-        many = [kind for kind in ("format", "system") if frame[[f"made_{kind}", f"used_{kind}"]].stack().nunique() > 1]
+        kinds = {kind: {*frame[f"made_{kind}"], *frame[f"used_{kind}"]} for kind in ("format", "system")}
+        many = [kind for kind, names_of in kinds.items() if len(names_of) > 1]
         parts = many or ["format"]
         made, used = (
             frame[[f"{role}_{kind}" for kind in parts]].astype(str).agg(" / ".join, axis=1) for role in ("made", "used")
