@@ -20,12 +20,15 @@ from caa_lens.commands import (
     baselines,
     capabilities,
     catalog,
+    composing,
     conditioning,
     entanglement,
     harness,
     judging,
+    report,
     selecting,
     side_effects,
+    skills,
     steering,
     study,
     transfer,
@@ -104,6 +107,8 @@ app.command(**SETTINGS)(harness.harness)
 app.command(**SETTINGS)(selecting.select)
 app.command(**SETTINGS)(side_effects.side_effects)
 app.command(**SETTINGS)(entanglement.entanglement)
+app.command(**SETTINGS)(composing.compose)
+app.command(**SETTINGS)(skills.skills)
 app.add_typer(transfer.app, name="transfer")
 app.command(**SETTINGS)(judging.answers)
 app.command(**SETTINGS)(conditioning.conditioning)
@@ -111,6 +116,7 @@ app.add_typer(judging.app, name="judge")
 app.command(**SETTINGS)(steering.tokens)
 app.add_typer(analyze.app, name="analyze")
 app.command()(study.study)
+app.command(**SETTINGS)(report.report)
 app.command()(catalog.behaviors)
 app.command()(catalog.models)
 

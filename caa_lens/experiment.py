@@ -1,4 +1,4 @@
-"""A whole study as one folder: vectors, sweeps, analyses, figures and a page to read.
+"""A whole study as one folder: vectors, sweeps, analyses, figures and a report to read.
 
 The stages follow the CAA paper (arXiv 2312.06681), with one rule added: the layer is chosen on dev items and reported
 on test items, beside nulls of several kinds and beside prompting. Each stage writes its files whole and is skipped when
@@ -24,11 +24,20 @@ from caa_lens.extraction import extract_vectors
 from caa_lens.findings import findings
 from caa_lens.models import load_model, model_info
 from caa_lens.prompts import PromptFormat
-from caa_lens.settings import StudySettings
-from caa_lens.steering import generate
+from caa_lens.settings import StudySettings, read_settings
 from caa_lens.study_data import describe, load_study_data
+from caa_lens.study_files import (
+    BASE_VECTORS,
+    LAYERS_FILE,
+    REPORT_FILE,
+    SAMPLES_FILE,
+    VECTORS,
+    missing_files,
+    table_files,
+)
 from caa_lens.study_measures import assess_behaviors, compare_baselines, measure_damage
-from caa_lens.study_run import Run, stage
+from caa_lens.study_run import Run, shown, stage
+from caa_lens.study_texts import answer_questions, show_tokens
 from caa_lens.sweeps import sweep
 from caa_lens.texts import load_texts
 from caa_lens.vectors import SteeringVectors
@@ -42,16 +51,14 @@ class StudyResult:
     """What `run_study` found, as it lies in the folder.
 
     Attributes:
-        folder: The run folder; ``index.html`` in it shows everything.
+        folder: The run folder; ``index.html`` in it shows everything, and needs no other file.
         settings: What was run.
         vectors: Of the steered model, by behaviour.
         base_vectors: Of the base model; empty without one.
         layers: Behaviour to the layer chosen on the dev items.
         common_layer: The layer with the largest mean swing over behaviours, at which they are compared.
-        tables: The files' frames by name: ``data``, ``dev_summary``, ``test`` (by item), ``summary`` (test),
-            ``findings``, ``assessment``,
-            ``cosines``, ``cosines_by_layer``, ``cross_layer``, ``norms``; as the settings ask, ``baselines``,
-            ``side_effects`` and ``base_versus_chat``.
+        tables: The files' frames by name, such as ``summary``; those of `caa_lens.study_files.TABLES` that the settings
+            ask for, and ``findings``, which is made of ``summary``.
         samples: Open-ended answers: ``behavior, layer, question, multiplier, text``.
     """
 
@@ -90,28 +97,68 @@ def run_study(settings: StudySettings, folder: str | Path | None = None, *, prog
     base_vectors: dict[str, SteeringVectors] = {}
     if settings.base_model is not None:
         base = cache(lambda: _open(run, str(settings.base_model)))
-        base_vectors = _vectors(run, base, "vectors-base", "base vectors", settings.base_prompt_format)
+        base_vectors = _vectors(run, base, BASE_VECTORS, "base vectors", settings.base_prompt_format)
     model = cache(lambda: _open(run, settings.model, base_vectors))
-    vectors = _vectors(run, model, "vectors", "vectors", settings.prompt_format)
-    tables = {"data": run_folder.table(path / "data.csv", lambda: describe(data))}
-    dev_summary = _dev(run, model, vectors)
-    layers, common = _choose(run, dev_summary)
-    tables |= {"dev_summary": dev_summary, **assess_behaviors(run, model, layers)}
-    tables["findings"] = findings(tables["summary"], settings.shown)
+    vectors = _vectors(run, model, VECTORS, "vectors", settings.prompt_format)
+    run_folder.table(path / "data.csv", lambda: describe(data))
+    layers, common = _choose(run, _dev(run, model, vectors))
+    assess_behaviors(run, model, layers)
     if settings.baselines:
-        tables["baselines"] = compare_baselines(run, model, vectors, layers)
+        compare_baselines(run, model, vectors, layers)
     if settings.texts is not None:
-        tables["side_effects"] = measure_damage(run, model, vectors, layers)
-    samples = _samples(run, model, vectors, layers)
-    tables |= _analyses(run, vectors, base_vectors, common)
-    result = StudyResult(path, settings, vectors, base_vectors, layers, common, tables, samples)
+        measure_damage(run, model, vectors, layers)
+    samples = answer_questions(run, model, vectors, layers)
+    show_tokens(run, model, vectors, layers, samples)
+    _analyses(run, vectors, base_vectors, common)
+    result = read_study(path)
     from caa_lens.study_report import write_report
 
-    page = path / "index.html"
-    if not page.is_file():
-        for _ in stage(run, "figures and page", [""], page):
+    if not (path / REPORT_FILE).is_file():
+        for _ in shown("figures and report", [""], progress=progress):
             write_report(result)
     return result
+
+
+def read_study(folder: str | Path) -> StudyResult:
+    """A finished study from its folder alone: no model, no data.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds no study, or one that is not finished; the message says what is missing, and what finishes
+            it.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}: give the run folder of a study")
+    file = path / run_folder.SETTINGS_FILE
+    if not (file.is_file() and (path / run_folder.RUN_FILE).is_file()):
+        raise ValueError(f"{path} holds no study: give a run folder, which `caa-lens study` or `caa-lens demo` writes")
+    settings, data = read_settings(file), path / "data.csv"
+    names = [str(name) for name in run_folder.read_table(data)["behavior"]] if data.is_file() else []
+    if missing := missing_files(path, settings, names):
+        more = f" and {len(missing) - 3} more files" if len(missing) > 3 else ""
+        raise ValueError(
+            f"the study in {path} is not finished, it lacks {', '.join(missing[:3])}{more}: finish it with "
+            f"`caa-lens study --settings {file} --folder {path}`"
+        )
+    tables = {Path(name).stem: run_folder.read_table(path / name) for name in table_files(settings)}
+    tables["cosines"] = tables["cosines"].set_index("behavior")
+    tables["findings"] = findings(tables["summary"], settings.shown)
+    chosen = run_folder.read_json(path / LAYERS_FILE)
+
+    def load(folder: str) -> dict[str, SteeringVectors]:
+        return {name: SteeringVectors.load(path / folder / f"{name}.safetensors") for name in names}
+
+    return StudyResult(
+        folder=path,
+        settings=settings,
+        vectors=load(VECTORS),
+        base_vectors=load(BASE_VECTORS) if settings.base_model is not None else {},
+        layers=dict(chosen["behaviors"]),
+        common_layer=int(chosen["common"]),
+        tables=tables,
+        samples=run_folder.read_json(path / SAMPLES_FILE),
+    )
 
 
 def _open(run: Run, name: str, base_vectors: Mapping[str, SteeringVectors] | None = None) -> HookedModel:
@@ -182,64 +229,20 @@ def _choose(run: Run, dev_summary: pd.DataFrame) -> tuple[dict[str, int], int]:
         common = choose_layer(pooled.assign(behavior="all"))["all"]
         return {"chosen_on": "dev", "behaviors": choose_layer(dev_summary), "common": common}
 
-    chosen = run_folder.document(run.path / "layers.json", choose)
+    chosen = run_folder.document(run.path / LAYERS_FILE, choose)
     return dict(chosen["behaviors"]), int(chosen["common"])
-
-
-def _samples(
-    run: Run, model: Any, vectors: Mapping[str, SteeringVectors], layers: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """Answers to open-ended questions at the multipliers shown."""
-    import pandas as pd
-
-    settings, file = run.settings, run.path / "samples.json"
-
-    def answer(name: str) -> list[dict[str, Any]]:
-        questions, vector = run.data[name].questions, vectors[name][layers[name]]
-        texts = generate(
-            model(),
-            questions,
-            steer={multiplier: vector * multiplier for multiplier in settings.shown},
-            max_new_tokens=settings.max_new_tokens,
-            prompt_format=settings.prompt_format,
-            system=settings.system,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-        )
-        known = {"behavior": name, "layer": layers[name]}
-        return [
-            {**known, "question": question, "multiplier": multiplier, "text": text}
-            for multiplier in settings.shown
-            for question, text in zip(questions, texts[multiplier], strict=True)
-        ]
-
-    def answer_all() -> list[dict[str, Any]]:
-        model()
-        names = stage(run, "steered answers", vectors, file)
-        return [row for name in names for row in answer(name)]
-
-    samples = run_folder.document(file, answer_all)
-    columns = ["behavior", "layer", "question", "multiplier", "text"]
-    run_folder.table(run.path / "samples.csv", lambda: pd.DataFrame(samples, columns=columns))
-    return samples
 
 
 def _analyses(
     run: Run, vectors: Mapping[str, SteeringVectors], base: Mapping[str, SteeringVectors], common: int
-) -> dict[str, pd.DataFrame]:
-    """Cosines between behaviours, between layers and between models, and norms; nothing here runs a model."""
+) -> None:
+    """Write cosines between behaviours, between layers and between models, and norms; nothing here runs a model."""
     import pandas as pd
 
     def compare(name: str) -> pd.DataFrame:
         frame = analysis.compare(vectors[name], base[name])
         frame.insert(0, "behavior", name)
         return frame.rename(columns={"norm_a": "norm_chat", "norm_b": "norm_base"})
-
-    def layers_of(name: str) -> pd.DataFrame:
-        square = analysis.cross_layer(vectors[name]).rename_axis(index="layer_a").reset_index()
-        frame = square.melt(id_vars="layer_a", var_name="layer_b", value_name="cosine")
-        frame.insert(0, "behavior", name)
-        return frame
 
     def norms() -> pd.DataFrame:
         models = {Path(run.settings.model).name: vectors}
@@ -255,10 +258,10 @@ def _analyses(
     make: dict[str, Any] = {
         "cosines": matrix,
         "cosines_by_layer": lambda: analysis.behavior_cosines(vectors),
-        "cross_layer": lambda: pd.concat([layers_of(name) for name in vectors], ignore_index=True),
+        "cross_layer": lambda: analysis.cross_layer(vectors),
         "norms": norms,
     }
     if base:
         make["base_versus_chat"] = lambda: pd.concat([compare(name) for name in vectors], ignore_index=True)
-    tables = {name: run_folder.table(run.path / f"{name}.csv", function) for name, function in make.items()}
-    return tables | {"cosines": tables["cosines"].set_index("behavior")}
+    for name, function in make.items():
+        run_folder.table(run.path / f"{name}.csv", function)

@@ -74,18 +74,20 @@ def once(path: Path, make: Callable[[], T], write: Callable[[T, Path], object], 
 
 def table(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """`once` for a frame, as ``.parquet`` or as ``.csv`` with numbers that come back bit for bit."""
+    if path.suffix == ".parquet":
+        return once(path, make, lambda frame, to: frame.to_parquet(to, index=False), read_table)
+    return once(path, make, lambda frame, to: frame.to_csv(to, index=False), read_table)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read what `table` wrote."""
     import pandas as pd
 
     if path.suffix == ".parquet":
-        return once(path, make, lambda frame, to: frame.to_parquet(to, index=False), pd.read_parquet)
+        return pd.read_parquet(path)
     # pandas 3 reads floats exactly and warns at the option with which pandas 2 does.
     exact: dict[str, Any] = {"float_precision": "round_trip"} if int(pd.__version__.split(".")[0]) < 3 else {}
-    return once(
-        path,
-        make,
-        lambda frame, to: frame.to_csv(to, index=False),
-        lambda file: pd.read_csv(file, keep_default_na=False, na_values=[""], **exact),
-    )
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], **exact)
 
 
 def document(path: Path, make: Callable[[], Any]) -> Any:
@@ -133,7 +135,8 @@ def timed(folder: Path, stage: str, done: bool) -> Generator[None]:
 
 
 def note_versions(folder: Path) -> None:
-    """Note the versions of what computes the results, and the day, once."""
+    """Note the versions of what computes the results, the machine, and the day, once."""
+    import os
     import platform
     from datetime import UTC, datetime
     from importlib.metadata import PackageNotFoundError, version
@@ -147,7 +150,11 @@ def note_versions(folder: Path) -> None:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    notes |= {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
+    machine = {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    notes |= {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions, "machine": machine}
     write_whole(folder / RUN_FILE, lambda path: write_json(notes, path))
 
 

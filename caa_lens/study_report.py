@@ -1,16 +1,20 @@
-"""From a study's result to its figures and its page."""
+"""From a study's result to its figures and its report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caa_lens import assessment, baselines
 from caa_lens.evaluation.items import steerability
 from caa_lens.findings import COLUMNS, MEANINGS, VERDICTS, cells
+from caa_lens.prompts import TokenRow
 from caa_lens.run_folder import RUN_FILE, SETTINGS_FILE, read_json
+from caa_lens.study_files import LEFT_OUT_FILE, REPORT_FILE, TABLES, table_files
 from caa_lens.viz import figures
-from caa_lens.viz.page import Section, render_page, write_figures
+from caa_lens.viz.page import Section, Table, draw_images, render_page
+from caa_lens.viz.token_views import TokenView, roles, steered_beside
 from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -23,27 +27,52 @@ ORGANISM_NOTE = (
     "measured on them is evidence about other models, and nothing here replicates the paper."
 )
 
+FIRST = ("behavior", "layer", "multiplier", "verdict")
+RESULT = (*FIRST, *(key for key in COLUMNS if key not in FIRST))
+"""Columns of the result table: the finding stands where no screen is too narrow for it."""
 
-def write_report(result: StudyResult) -> None:
-    """Write ``figures/*.html``, ``plotly.min.js``, ``index.html`` and, where there is a Chrome, ``figures/*.png``."""
+
+def write_report(result: StudyResult, path: Path | None = None) -> Path:
+    """Write a study's report as one HTML file that needs no other file and no network.
+
+    Args:
+        result: A finished study, from `caa_lens.experiment.run_study` or `caa_lens.experiment.read_study`.
+        path: Where; None is ``index.html`` in the run folder, and then every figure is also written there as
+            ``figures/*.png``, where kaleido and a Chrome or Chromium are installed.
+
+    Returns:
+        The path.
+    """
     made = study_figures(result)
-    write_figures({name: figure for name, (figure, _) in made.items()}, result.folder)
+    drawn = draw_images(
+        {name: figure for name, (figure, _) in made.items()}, {"webp": 1} | ({} if path else {"png": 2})
+    )
+    for name, content in drawn.get("png", {}).items():
+        write_whole(result.folder / "figures" / f"{name}.png", lambda to, content=content: to.write_bytes(content))
+    to = path or result.folder / REPORT_FILE
+    stills = drawn["webp"]
+    run = read_json(result.folder / RUN_FILE)
     text = render_page(
         title=f"{result.settings.name}: steering {Path(result.settings.model).name}",
+        subtitle=_subtitle(result, run),
         notes=_notes(result),
-        header=list(COLUMNS.values()),
+        header=[COLUMNS[key] for key in RESULT],
         rows=_rows(result),
         meanings=MEANINGS | {f"finding: {verdict}": meaning for verdict, meaning in VERDICTS.items()},
         sentences=_sentences(result),
-        sections=[Section(name, *_headed(caption), figure) for name, (figure, caption) in made.items()],
+        sections=[
+            Section(name, *_headed(caption), figure, stills.get(name)) for name, (figure, caption) in made.items()
+        ],
         samples=result.samples,
-        data=result.tables["data"].to_dict("records"),
+        tokens=_tokens(result),
+        tables=_tables(result),
+        commands=[f"caa-lens study --settings {SETTINGS_FILE} --folder again", "caa-lens report again"],
         settings=read_json(result.folder / SETTINGS_FILE),
-        run=read_json(result.folder / RUN_FILE),
-        command=f"caa-lens study --settings {result.folder / SETTINGS_FILE}",
-        files=sorted(str(file.relative_to(result.folder)) for file in result.folder.rglob("*.*") if _listed(file)),
+        facts=_facts(result, run),
+        files=_files(result.folder, to),
     )
-    write_whole(result.folder / "index.html", lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(to, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return to
 
 
 def study_figures(result: StudyResult) -> dict[str, tuple[go.Figure, str]]:
@@ -123,19 +152,23 @@ def _headed(caption: str) -> tuple[str, str]:
 
 
 def _sentences(result: StudyResult) -> dict[str, list[str]]:
-    """For each behaviour, the verdict of its assessment at the multipliers shown, and that of its baselines."""
+    """For each behaviour its findings, the verdict of its assessment at the multipliers shown, and its baselines'."""
     shown = [multiplier for multiplier in result.settings.shown if multiplier]
     assessed, compared = result.tables["assessment"], result.tables.get("baselines")
     said: dict[str, list[str]] = {}
+    found = result.tables["findings"]
     for name, part in assessed[assessed["multiplier"].isin(shown)].groupby("behavior", sort=False):
-        said[str(name)] = assessment.verdict(part)
+        rows = found[found["behavior"] == name].to_dict("records")
+        said[str(name)] = ["; ".join(f"at {row['multiplier']:+g}: {row['verdict']}" for row in rows)]
+        said[str(name)] += assessment.verdict(part)
         if compared is not None:
             said[str(name)] += baselines.verdict(compared[compared["behavior"] == name])
     return said
 
 
 def _rows(result: StudyResult) -> list[list[str]]:
-    return [list(cells(row).values()) for row in result.tables["findings"].to_dict("records")]
+    texts = [cells(row) for row in result.tables["findings"].to_dict("records")]
+    return [[text[key] for key in RESULT] for text in texts]
 
 
 def _notes(result: StudyResult) -> list[str]:
@@ -169,5 +202,61 @@ def _notes(result: StudyResult) -> list[str]:
     return notes
 
 
-def _listed(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and file.name != "index.html"
+def _subtitle(result: StudyResult, run: Mapping[str, Any]) -> str:
+    """What was run and when, in a line."""
+    n, versions = len(result.vectors), run.get("versions", {})
+    made_with = f"caa_lens {versions.get('caa_lens', 'of an unknown version')}"
+    begun = str(run.get("begun", "an unknown day")).partition("T")[0]
+    return f"{n} behaviour{'s' if n != 1 else ''}, begun on {begun} with {made_with}"
+
+
+def _tokens(result: StudyResult) -> dict[str, list[TokenView]]:
+    """For each behaviour, what was read and steered in a pair, and its vector in a text, unsteered and steered."""
+    read, beside = result.tables["read_tokens"], result.tables["sample_tokens"]
+    views: dict[str, list[TokenView]] = {}
+    for name in result.vectors:
+        rows = [
+            TokenRow(row["pos"], row["token_id"], row["token"], _roles(row["roles"]), row["read"], row["steered"])
+            for row in read[read["behavior"] == name].to_dict("records")
+        ]
+        views[name] = [roles(rows)]
+        texts = [part for _, part in beside[beside["behavior"] == name].groupby(beside["multiplier"] != 0)]
+        if len(texts) == 2:
+            views[name].append(steered_beside(texts[0], texts[1]))
+    return views
+
+
+def _roles(joined: str) -> tuple[str, ...]:
+    return tuple(joined.split(", ")) if joined else ()
+
+
+def _tables(result: StudyResult) -> list[Table]:
+    """The folder's tables in the order of the report."""
+    tables: list[Table] = []
+    for file in table_files(result.settings):
+        frame = result.tables[Path(file).stem]
+        tables.append(Table(file, TABLES[file], frame if frame.index.name is None else frame.reset_index()))
+    return tables
+
+
+def _facts(result: StudyResult, run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What ``run.json`` and two more small files know, by heading."""
+    file = result.folder / LEFT_OUT_FILE
+    layers = {name: f"layer {layer}" for name, layer in result.layers.items()}
+    return {
+        "Layers, chosen on the dev items": layers | {"for all together": f"layer {result.common_layer}"},
+        "Baselines that could not be asked": read_json(file) if file.is_file() else {},
+        "Versions": run.get("versions", {}),
+        "Machine": run.get("machine", {}),
+        "Made from": {name: f"hash {value[:16]}" for name, value in run.get("made_from", {}).items()},
+        "Seconds": {name: f"{value:.1f}" for name, value in run.get("seconds", {}).items()},
+    }
+
+
+def _files(folder: Path, report: Path) -> dict[str, int]:
+    """The folder's files and their sizes, without the report itself."""
+    found = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    left_out = {report.resolve(), (folder / REPORT_FILE).resolve()}
+    return {
+        file.relative_to(folder).as_posix(): file.stat().st_size for file in found if file.resolve() not in left_out
+    }

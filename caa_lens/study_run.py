@@ -35,13 +35,18 @@ class Run:
 
 def stage(run: Run, name: str, parts: Iterable[str], *files: Path) -> Iterator[str]:
     """Go through a stage's parts with a progress bar, and note its seconds; neither where its files are there."""
-    names, done = list(parts), bool(files) and all(file.is_file() for file in files)
-    look = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]"
-    hidden = done or not run.progress
+    done = bool(files) and all(file.is_file() for file in files)
     with run_folder.timed(run.path, name, done):
-        with tqdm(total=len(names), desc=name.ljust(DESCRIBED), disable=hidden, bar_format=look) as bar:
-            for part in names:
-                bar.set_description_str(f"{name} {part}"[:DESCRIBED].ljust(DESCRIBED))
-                yield part
-                bar.update()
-            bar.set_description_str(name.ljust(DESCRIBED))
+        yield from shown(name, parts, progress=run.progress and not done)
+
+
+def shown(name: str, parts: Iterable[str], *, progress: bool) -> Iterator[str]:
+    """Go through a stage's parts with a progress bar."""
+    names = list(parts)
+    look = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]"
+    with tqdm(total=len(names), desc=name.ljust(DESCRIBED), disable=not progress, bar_format=look) as bar:
+        for part in names:
+            bar.set_description_str(f"{name} {part}"[:DESCRIBED].ljust(DESCRIBED))
+            yield part
+            bar.update()
+        bar.set_description_str(name.ljust(DESCRIBED))

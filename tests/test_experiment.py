@@ -13,9 +13,13 @@ import pandas as pd
 import pytest
 from markupsafe import escape
 
-from caa_lens import assessment, experiment, findings, run_folder, study_data, study_measures, study_report
+from caa_lens import assessment, experiment, findings, run_folder, study_data, study_measures, study_report, study_texts
+from caa_lens.analysis import project
 from caa_lens.experiment import run_study
+from caa_lens.models import load_model
+from caa_lens.prompts import describe_tokens
 from caa_lens.settings import StudySettings, read_settings, study_settings
+from caa_lens.study_run import Run
 from caa_lens.viz import page
 
 HOSTILE = "</script><script>alert(1)</script><bos>"
@@ -91,8 +95,10 @@ def refuse_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a model was used")
 
-    for name in ("load_model", "extract_vectors", "sweep", "generate"):
+    for name in ("load_model", "extract_vectors", "sweep"):
         monkeypatch.setattr(experiment, name, refuse)
+    for name in ("generate", "project", "describe_tokens"):
+        monkeypatch.setattr(study_texts, name, refuse)
     for name in ("extract_activations", "compare", "damage"):
         monkeypatch.setattr(study_measures, name, refuse)
 
@@ -105,17 +111,10 @@ def test_every_file_is_there(study: experiment.StudyResult) -> None:
     expected = {
         *("settings.json", "run.json", "data.csv", "dev.parquet", "dev_summary.csv", "layers.json", "test.parquet"),
         *("summary.csv", "samples.json", "samples.csv", "cosines.csv", "cosines_by_layer.csv", "cross_layer.csv"),
-        *("norms.csv", "base_versus_chat.csv", "index.html", "plotly.min.js"),
-        *("asked_twice.parquet", "reading.parquet", "assessment.parquet"),
-        *("baselines.parquet", "baselines_left_out.json", "side_effects.parquet"),
+        *("norms.csv", "base_versus_chat.csv", "index.html"),
+        *("asked_twice.parquet", "reading.parquet", "assessment.parquet", "read_tokens.parquet"),
+        *("baselines.parquet", "baselines_left_out.json", "side_effects.parquet", "sample_tokens.parquet"),
         *(f"{folder}/{name}.safetensors" for folder in ("vectors", "vectors-base") for name in ("kind", "brave")),
-        *(
-            f"figures/{name}.html"
-            for name in (
-                *("dose_response", "nulls", "items", "letters", "baselines", "side_effects"),
-                *("sweep", "cosines", "cross_layer", "base_versus_chat", "norms"),
-            )
-        ),
     }
     assert set(times(study.folder)) == expected
 
@@ -187,6 +186,59 @@ def test_the_page_tells_what_was_found(study: experiment.StudyResult) -> None:
     assert "chosen on dev items" in text and "caa-lens study --settings" in text
 
 
+def test_tokens_that_were_read_and_steered_are_shown(study: experiment.StudyResult, settings: StudySettings) -> None:
+    table = study.tables["read_tokens"]
+    model = load_model(settings.model)
+    for name, items in study_data.load_study_data(settings).items():
+        rows = table[table["behavior"] == name].to_dict("records")
+        expected = describe_tokens(model, items.train[0])
+        assert [row["token_id"] for row in rows] == [each.id for each in expected]
+        assert [row["token"] for row in rows if row["read"]] == [items.train[0].positive.strip("()")]
+        assert [row["steered"] for row in rows] == [each.steered for each in expected]
+        assert [row["roles"] for row in rows] == [", ".join(each.roles) for each in expected]
+
+
+def test_a_vector_is_in_the_tokens_of_a_steered_text(study: experiment.StudyResult, settings: StudySettings) -> None:
+    table, [question, *_] = study.tables["sample_tokens"], study_data.load_study_data(settings)["kind"].questions
+    part = table[table["behavior"] == "kind"]
+    assert set(part["multiplier"]) == {0.0, 1.0} and not part["read"].any()
+    vector = study.vectors["kind"][study.layers["kind"]]
+    [text] = [s["text"] for s in study.samples if s["behavior"] == "kind" and s["multiplier"] == 1.0]
+    again = project(load_model(settings.model), [(question, text)], vector, steer=vector)
+    steered = part[part["multiplier"] == 1.0]
+    np.testing.assert_allclose(steered["cosine"], again["cosine"], atol=1e-5)
+    assert list(steered["steered"]) == list(again["steered"]) and not part[part["multiplier"] == 0]["steered"].any()
+
+
+def test_a_text_that_fills_the_context_is_left_out_and_what_is_read_is_not(
+    study: experiment.StudyResult, settings: StudySettings, tmp_path: Path
+) -> None:
+    last = settings.model_copy(update={"read": -1})
+    run = Run(last, tmp_path, study_data.load_study_data(settings), progress=False)
+    model = load_model(settings.model)
+    longer = [each | {"text": each["text"] + " yes" * 600} for each in study.samples if each["behavior"] == "kind"]
+    samples = longer + [each for each in study.samples if each["behavior"] == "brave"]
+    study_texts.show_tokens(run, lambda: model, study.vectors, study.layers, samples)
+    assert set(pd.read_parquet(tmp_path / "sample_tokens.parquet")["behavior"]) == {"brave"}
+    read = pd.read_parquet(tmp_path / "read_tokens.parquet").query("read").set_index("behavior")
+    assert sorted(read.index) == ["brave", "kind"] and set(read["token"]) == {")"}, "where the settings read"
+
+
+@pytest.mark.parametrize(
+    ("multipliers", "chosen"), [((-1.0, 0.0, 1.0), [0.0, 1.0]), ((-2.0, 0.0), [0.0, -2.0]), ((), [])]
+)
+def test_the_text_that_is_shown_token_by_token(multipliers: tuple[float, ...], chosen: list[float]) -> None:
+    rows = [
+        {"behavior": b, "question": q, "multiplier": m, "text": f"{b} {q} {m}"}
+        for b in ("brave", "kind")
+        for m in multipliers
+        for q in ("first", "second")
+    ]
+    found = study_texts.first_texts(rows, "kind")
+    assert found == {multiplier: ("first", f"kind first {multiplier}") for multiplier in chosen}
+    assert list(found) == chosen
+
+
 def test_figures_hold_the_numbers_of_the_tables(study: experiment.StudyResult) -> None:
     made = study_report.study_figures(study)
     line = next(trace for trace in made["dose_response"][0].data if trace.name == "letter-balanced")
@@ -209,18 +261,18 @@ def test_a_killed_run_goes_on(
     study: experiment.StudyResult, settings: StudySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    generate = experiment.generate
+    generate = study_texts.generate
 
     def killed(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "generate", killed)
+    monkeypatch.setattr(study_texts, "generate", killed)
     with pytest.raises(KeyboardInterrupt):
         run_study(settings, folder, progress=False)
     early = times(folder)
     assert "test.parquet" in early and "samples.json" not in early
     assert not [name for name in early if Path(name).name.startswith(".")], "temporary files were left behind"
-    monkeypatch.setattr(experiment, "generate", generate)
+    monkeypatch.setattr(study_texts, "generate", generate)
     monkeypatch.setattr(experiment, "sweep", killed)
     result = run_study(settings, folder, progress=False)
     late = times(folder)
@@ -306,6 +358,7 @@ def test_without_a_base_model_and_a_test_file(tmp_path: Path, tiny_path: Callabl
         **{"behavior": "polite", "n_train": 12, "n_dev": 4, "n_test": 4, "test_letters": "", "seen": 0}
     }
     assert list(result.tables["findings"]["multiplier"]) == [2.0] and result.samples == []
+    assert result.tables["sample_tokens"].empty and result.tables["read_tokens"]["read"].sum() == 1
     assert "No open-ended questions" in (tmp_path / "run" / "index.html").read_text(encoding="utf-8")
 
 

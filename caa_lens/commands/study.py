@@ -10,6 +10,7 @@ from rich.text import Text
 
 from caa_lens.commands import options
 from caa_lens.commands.output import show_json, show_table
+from caa_lens.commands.report import show_report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ NARROW = {
 
 
 def demo(folder: Folder = None, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """Run the whole workflow on the bundled models: vectors, sweeps, steered answers, analyses, figures, a page.
+    """Run the whole workflow on the bundled models: vectors, sweeps, steered answers, analyses, figures, a report.
 
     A run that was interrupted goes on where it stopped.
 
@@ -145,17 +146,19 @@ def study(
 def _run(settings: StudySettings, folder: Path | None, as_json: bool, quiet: bool) -> None:
     options.quiet_libraries()
     from caa_lens.experiment import run_study
+    from caa_lens.study_files import REPORT_FILE
 
     result = run_study(settings, folder, progress=not quiet)
     if as_json:
         found = result.tables["findings"].to_dict("records")
-        show_json({"folder": str(result.folder), "layers": result.layers, "findings": found})
+        report = str(result.folder / REPORT_FILE)
+        show_json({"folder": str(result.folder), "report": report, "layers": result.layers, "findings": found})
         return
     show_findings(result)
     if "baselines" in result.tables:
         show_baselines(result.tables["baselines"])
-    typer.echo(f"\nOpen in a browser: {result.folder / 'index.html'}")
-    typer.echo(f"Run folder: {result.folder}")
+    typer.echo("")
+    show_report(result.folder / REPORT_FILE, result.folder)
 
 
 def show_findings(result: StudyResult) -> None:

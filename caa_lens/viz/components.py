@@ -25,14 +25,18 @@ _carrier: dict[str, str] = {}
 
 def script() -> str:
     """The script element that brings all views of a document to life; a second one in a document does nothing."""
+    return f"<script>\n{_inside_script(code())}</script>\n"
+
+
+def code() -> str:
+    """What is in `script`, bare."""
     bundle = (_circuitsvis() / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
     bundle = re.sub(r"//# sourceMappingURL=.*", "", bundle)  # browsers' developer tools would ask for that file
     loader = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    code = (
+    return (
         "(() => {\nif (window.caaLensViews && !Array.isArray(window.caaLensViews)) return;\n"
         f"const CircuitsVis = (() => {{\n{bundle}\nreturn CircuitsVis;\n}})();\n{loader}}})();"
     )
-    return f"<script>\n{_inside_script(code)}</script>\n"
 
 
 def live(boxes: str, data: Mapping[str, Any]) -> str:

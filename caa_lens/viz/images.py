@@ -9,14 +9,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 IMAGES = (".png", ".svg", ".pdf")
+OFFLINE = {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud"], "plotlyServerURL": ""}
+"""Plotly's configuration without the button that would send a figure and its data to plotly's server."""
 
 
 def save_figure(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> Path:
@@ -39,7 +45,7 @@ def save_figure(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
     path = Path(path)
     kind = path.suffix.lower()
     if kind == ".html":
-        page: str = figure.to_html(include_plotlyjs=True)
+        page: str = figure.to_html(include_plotlyjs=True, config=OFFLINE)
         return _write(path, page.encode())
     if kind not in IMAGES:
         raise ValueError(f"cannot write {path}: give a name that ends in .html, {', '.join(IMAGES)}")
@@ -48,7 +54,46 @@ def save_figure(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
     browser = find_browser()
     if browser is None:
         raise RuntimeError(f"cannot write {path}: {_no_browser()}")
-    return _write(path, _drawn(figure, kind.removeprefix("."), browser, scale, path))
+    kind = kind.removeprefix(".")
+    try:
+        content = draw([figure], {kind: scale}, browser)[kind][0]
+    except Exception as error:  # a browser fails in many ways
+        raise RuntimeError(
+            f"cannot write {path}: the browser {browser} failed ({type(error).__name__}: {error}); name another in "
+            "BROWSER_PATH, or save as .html"
+        ) from error
+    return _write(path, content)
+
+
+def draw(figures: Sequence[go.Figure], kinds: Mapping[str, float], browser: str) -> dict[str, list[bytes]]:
+    """All figures as images, drawn by one start of a browser.
+
+    Args:
+        figures: Plotly figures.
+        kinds: ``png``, ``webp``, ``svg`` or ``pdf`` to how many pixels of the image are one of the figure's.
+        browser: The path of a Chrome or Chromium; kaleido drives it.
+
+    Returns:
+        For each kind, the images in the order of the figures.
+
+    Raises:
+        Exception: Whatever the browser or kaleido fails with.
+    """
+    import kaleido  # pyright: ignore[reportMissingImports]
+
+    drawing: Any = kaleido
+    with TemporaryDirectory() as name:
+        asked: list[dict[str, Any]] = []
+        for kind, scale in kinds.items():
+            for index, figure in enumerate(figures):
+                size = {"width": figure.layout.width, "height": figure.layout.height}
+                options = {"format": kind, "scale": scale} | {side: each for side, each in size.items() if each}
+                asked.append({"fig": figure.to_dict(), "path": Path(name) / f"{index}.{kind}", "opts": options})
+        settings = {"page_generator": drawing.PageGenerator(mathjax=False), "path": browser}
+        failed = drawing.write_fig_from_object_sync(asked, kopts=settings)
+        if failed:
+            raise failed[0]
+        return {kind: [(Path(name) / f"{i}.{kind}").read_bytes() for i in range(len(figures))] for kind in kinds}
 
 
 def find_browser() -> str | None:
@@ -69,28 +114,6 @@ def _no_browser() -> str:
     )
 
 
-def _drawn(figure: go.Figure, kind: str, browser: str, scale: float, path: Path) -> bytes:
-    import kaleido  # pyright: ignore[reportMissingImports]
-
-    drawing: Any = kaleido
-    options = {"format": kind, "scale": scale, "width": figure.layout.width, "height": figure.layout.height}
-    settings = {"page_generator": drawing.PageGenerator(mathjax=False), "path": browser}
-    asked = {name: value for name, value in options.items() if value is not None}
-    try:
-        return drawing.calc_fig_sync(figure.to_dict(), opts=asked, kopts=settings)
-    except Exception as error:  # a browser fails in many ways
-        raise RuntimeError(
-            f"cannot write {path}: the browser {browser} failed ({type(error).__name__}: {error}); name another in "
-            "BROWSER_PATH, or save as .html"
-        ) from error
-
-
 def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda to: to.write_bytes(content))
     return path

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from caa_lens.viz import components, token_spans
 from caa_lens.viz.token_spans import Text, Token
+from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,10 +72,8 @@ class TokenView:
         page = PAGE.format(
             title=html.escape(self.title), view=self.html, script=components.script() if self.live else ""
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        temporary.write_text(page, encoding="utf-8")
-        return temporary.replace(path)
+        write_whole(path, lambda to: to.write_text(page, encoding="utf-8"))
+        return path
 
 
 def tokens(frame: pd.DataFrame, value: Value = "cosine", layer: int | None = None) -> TokenView:

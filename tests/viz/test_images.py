@@ -7,8 +7,9 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from token_frames import token_frame
 
-from caa_lens.viz import images, save_figure
+from caa_lens.viz import images, save_figure, tokens
 from caa_lens.viz.theme import styled
 
 FIGURE = styled(go.Figure(go.Scatter(x=[1, 2], y=[2, 3])), "A title", height=300)
@@ -27,6 +28,7 @@ def test_html_needs_no_network(tmp_path: Path) -> None:
     path = save_figure(FIGURE, tmp_path / "new" / "figure.html")
     text = path.read_text(encoding="utf-8")
     assert "A title" in text and "plotly.js v" in text and 'src="http' not in text
+    assert '"modeBarButtonsToRemove": ["sendChartToCloud"]' in text, "no button sends the figure away"
     assert [file.name for file in path.parent.iterdir()] == ["figure.html"], "no temporary file is left"
 
 
@@ -52,6 +54,40 @@ def test_images_ask_the_network_for_nothing(browser: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(kaleido.PageGenerator, "generate_index", kept)
     save_figure(FIGURE, tmp_path / "figure.svg")
     assert len(pages) == 1 and "plotly" in pages[0] and "http" not in pages[0]
+
+
+def test_one_start_of_the_browser_draws_all(browser: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import kaleido
+
+    starts = []
+    opened = kaleido.Kaleido.open
+
+    async def counted(self: kaleido.Kaleido) -> None:
+        starts.append(1)
+        await opened(self)
+
+    monkeypatch.setattr(kaleido.Kaleido, "open", counted)
+    small = styled(go.Figure(go.Scatter(x=[1], y=[2])), "Another", height=200)
+    drawn = images.draw([FIGURE, small], {"png": 1, "webp": 1}, browser)
+    heights = [int.from_bytes(image[20:24], "big") for image in drawn["png"]]
+    assert heights == [300, 200], "in the order of the figures"
+    assert [image[:4] + image[8:12] for image in drawn["webp"]] == [b"RIFFWEBP"] * 2
+    assert len(starts) == 1
+
+
+@pytest.mark.parametrize("name", ["figure.html", "tokens.html"])
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, _: Path) -> None:
+        raise OSError("disk full")
+
+    path = tmp_path / name
+    path.write_text("old")
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_figure(FIGURE, path) if name == "figure.html" else tokens(token_frame()).save(path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
