@@ -77,8 +77,8 @@ def save_caa_vectors(vectors: SteeringVectors, folder: str | Path, behavior: str
     site = vectors.provenance.hook_point
     if site not in ("hook_resid_post", "unknown", ""):
         raise ValueError(
-            f"vectors {vectors.name!r} were read at {site}, and the CAA code adds vectors to the block's output: extract "
-            "them again with site='resid_post'"
+            f"vectors {vectors.name!r} were read at {site}, and the CAA code adds vectors to the block's output: "
+            "extract them again with site='resid_post'"
         )
     processing = vectors.provenance.weight_processing
     if processing not in ("none", "unknown", "folded layer norm", ""):
