@@ -83,8 +83,8 @@ def test_the_wheel_holds_every_data_file(wheel):
             assert archive.read(f"caa_lens/_data/{name}") == path.read_bytes()
     assert {name.split("/")[0] for name in names} == {"caa_lens", f"caa_lens-{PROJECT['version']}.dist-info"}
     assert "caa_lens/py.typed" in names
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "caa_lens").rglob("*.py")}
-    assert modules <= names
+    ours = [path for path in (ROOT / "caa_lens").rglob("*.*") if path.suffix in (".py", ".html", ".js", ".md")]
+    assert {path.relative_to(ROOT).as_posix() for path in ours} <= names
 
 
 def test_the_source_archive_can_be_tested_and_read(built):

@@ -98,11 +98,11 @@ def compose(
     named = {each.name: each for each in files}
     if len(named) < len(files):
         raise ValueError(f"vectors are named {', '.join(each.name for each in files)}: give one of each name")
-    given = dict(_pair(each, "--data", "FILE") for each in data or ())
+    given = dict(inputs.named_file(each) for each in data or ())
     if unknown := sorted(set(given) - set(named)):
         raise ValueError(f"--data names {', '.join(unknown)}, and the vectors are {', '.join(named)}")
-    amounts = _numbers(multiplier or ["1"], "--multiplier", named)
-    places = {} if over_layers else _numbers(layer or [], "--layer", named)
+    amounts = inputs.numbers(multiplier or [], "--multiplier", named, default=1.0)
+    places = {} if over_layers else inputs.numbers(layer or [], "--layer", named)
     items = {name: inputs.read_items(given.get(name, name), part, other_answers) for name in named}
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
     form |= {"n_random": random, "seed": seed}
@@ -171,35 +171,3 @@ def _searched(
     at = {name: each[int(places[name])] for name, each in named.items()}
     jointly = search == "jointly"
     return search_coefficients(model, at, dev, test, coefficients=steps or COEFFICIENTS, jointly=jointly, **keywords)
-
-
-def _pair(text: str, option: str, what: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"{option} {text!r} cannot be read: give NAME={what}, such as sycophancy=items.json")
-    return name, value
-
-
-def _numbers(given: list[str], option: str, named: dict[str, SteeringVectors]) -> dict[str, float]:
-    """``["3", "refusal=4"]`` as a number for each name; whole and not negative for layers."""
-    chosen: dict[str, float] = {}
-    of_all: float | None = None
-    for text in given:
-        name, equals, number = text.rpartition("=")
-        try:
-            value = float(number) if option != "--layer" or number.isdecimal() else None
-        except ValueError:
-            value = None
-        if value is None or (equals and name not in named):
-            raise ValueError(
-                f"{option} {text!r} cannot be read: give a number, or NAME=NUMBER with one of {', '.join(named)}"
-            )
-        if equals:
-            chosen[name] = value
-        else:
-            of_all = value
-    if missing := [name for name in named if name not in chosen and of_all is None]:
-        if option == "--multiplier":
-            return {name: chosen.get(name, 1.0) for name in named}
-        raise ValueError(f"no layer is given for {', '.join(missing)}: give --layer NUMBER for all, or NAME=NUMBER")
-    return {name: chosen.get(name, of_all if of_all is not None else 0.0) for name in named}

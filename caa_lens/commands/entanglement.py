@@ -51,8 +51,8 @@ def entanglement(
         raise ValueError(
             f"vectors are named {', '.join(names)}: give one of each name, which says whose items are its own"
         )
-    given = dict(_named(each) for each in data or ())
-    layers = _layers(layer, names)
+    given = dict(inputs.named_file(each) for each in data or ())
+    layers = {name: int(at) for name, at in inputs.numbers(layer, "--layer", names).items()}
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"--data names {', '.join(unknown)}, and the vectors are {', '.join(names)}")
     items = {name: inputs.read_items(given.get(name, name), part, other_answers) for name in names}
@@ -70,29 +70,3 @@ def entanglement(
     show_frame(table if as_json else inputs.narrow(table, keys, ["share_of_own"]), as_json=as_json)
     if out is not None and not as_json:
         typer.echo(f"\nwritten to {out}")
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"--data {text!r} cannot be read: give NAME=FILE, such as sycophancy=items.json")
-    return name, value
-
-
-def _layers(given: list[str], names: list[str]) -> dict[str, int]:
-    """``["3", "refusal=4"]`` as a layer for each name."""
-    chosen: dict[str, int] = {}
-    of_all: int | None = None
-    for text in given:
-        name, equals, number = text.rpartition("=")
-        if not number.isdecimal() or (equals and name not in names):
-            raise ValueError(
-                f"--layer {text!r} cannot be read: give a number, or NAME=NUMBER with one of {', '.join(names)}"
-            )
-        if equals:
-            chosen[name] = int(number)
-        else:
-            of_all = int(number)
-    if of_all is None and (missing := [name for name in names if name not in chosen]):
-        raise ValueError(f"no layer is given for {', '.join(missing)}: give --layer NUMBER for all, or NAME=NUMBER")
-    return {name: chosen.get(name, of_all if of_all is not None else 0) for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,6 +62,44 @@ def check_files(files: Sequence[Path]) -> None:
             raise FileNotFoundError(f"there is no vector file {file}")
     if len(set(files)) < len(files):
         raise ValueError("a vector file was given twice: give each once")
+
+
+def named_file(text: str) -> tuple[str, str]:
+    """``NAME=FILE`` of the option ``--data`` as its two parts."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--data {text!r} cannot be read: give NAME=FILE, such as sycophancy=items.json")
+    return name, value
+
+
+def numbers(
+    given: Sequence[str], option: str, names: Collection[str], default: float | None = None
+) -> dict[str, float]:
+    """``["3", "refusal=4"]`` as a number for each name; whole and not negative for ``--layer``.
+
+    Raises:
+        ValueError: For a text that is no number, another name, or a name without a number where there is no default.
+    """
+    chosen: dict[str, float] = {}
+    of_all = default
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        try:
+            value = float(number) if option != "--layer" or number.isdecimal() else None
+        except ValueError:
+            value = None
+        if value is None or (equals and name not in names):
+            raise ValueError(
+                f"{option} {text!r} cannot be read: give a number, or NAME=NUMBER with one of {', '.join(names)}"
+            )
+        if equals:
+            chosen[name] = value
+        else:
+            of_all = value
+    if of_all is None and (missing := [name for name in names if name not in chosen]):
+        what = option.removeprefix("--")
+        raise ValueError(f"no {what} is given for {', '.join(missing)}: give {option} NUMBER for all, or NAME=NUMBER")
+    return {name: chosen.get(name, of_all or 0.0) for name in names}
 
 
 def narrow(table: pd.DataFrame, first: Sequence[str], last: Sequence[str] = ()) -> pd.DataFrame:
