@@ -15,8 +15,10 @@ import typer
 from typer.core import TyperGroup
 
 from caa_lens.commands import (
+    activation_addition,
     analyze,
     assessing,
+    attacking,
     baselines,
     capabilities,
     catalog,
@@ -26,12 +28,14 @@ from caa_lens.commands import (
     harness,
     judging,
     report,
+    scaling,
     selecting,
     side_effects,
     skills,
     steering,
     study,
     transfer,
+    writing,
 )
 
 EXPECTED = (ValueError, TypeError, ImportError, OSError)
@@ -100,6 +104,7 @@ app.command()(study.demo)
 app.command(**SETTINGS)(steering.extract)
 app.command(**SETTINGS)(steering.generate)
 app.command(**SETTINGS)(steering.sweep)
+app.command(**SETTINGS)(activation_addition.actadd)
 app.command(**SETTINGS)(assessing.assess)
 app.command(**SETTINGS)(baselines.baselines)
 app.command(**SETTINGS)(capabilities.capabilities)
@@ -115,8 +120,11 @@ app.command(**SETTINGS)(conditioning.conditioning)
 app.add_typer(judging.app, name="judge")
 app.command(**SETTINGS)(steering.tokens)
 app.add_typer(analyze.app, name="analyze")
+app.command(**SETTINGS)(attacking.red_team)
+app.command(**SETTINGS)(writing.make_hallucinations)
 app.command()(study.study)
 app.command(**SETTINGS)(report.report)
+app.command(**SETTINGS)(scaling.scaling)
 app.command()(catalog.behaviors)
 app.command()(catalog.models)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from caa_lens.contrast import OtherAnswers, behaviors
+from caa_lens.contrast import OtherAnswers, behaviors, data_dir
 from caa_lens.prompts import PromptFormat
 from caa_lens.run_folder import HOW
 
@@ -165,13 +165,19 @@ def study_settings(values: Mapping[str, Any]) -> StudySettings:
 def read_settings(path: str | Path) -> StudySettings:
     """Settings from a JSON file, such as a run folder's ``settings.json``; fields left out have their defaults.
 
+    Args:
+        path: The file, or the name of a bundled one, such as ``refusal-scaling-7b``; see `bundled_studies`.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no JSON object, or its fields are not as they should be.
     """
     path = Path(path)
+    if str(path) in bundled_studies() and not path.is_file():
+        path = data_dir() / "studies" / f"{path}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no settings file {path}")
+        known = ", ".join(bundled_studies())
+        raise FileNotFoundError(f"there is no settings file {path}, and no bundled one of that name: {known}")
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -182,6 +188,11 @@ def read_settings(path: str | Path) -> StudySettings:
         return study_settings(cast("dict[str, Any]", values))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def bundled_studies() -> tuple[str, ...]:
+    """Names of the bundled settings files, sorted."""
+    return tuple(sorted(file.stem for file in (data_dir() / "studies").glob("*.json")))
 
 
 def _in_words(error: ValidationError) -> str:

@@ -53,12 +53,13 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
         "baselines": ("baselines",),
         "hallucination": ("hallucination",),
         "red_teaming": ("red_teaming",),
+        "style": ("style",),
         "transfer": ("transfer",),
         "selection": ("selection",),
     },
     5: {
         "experiment": (
-            *("experiment", "findings", "run_folder", "settings"),
+            *("experiment", "findings", "run_folder", "scaling", "settings"),
             *("study_data", "study_files", "study_measures", "study_report", "study_run", "study_texts"),
         ),
         "cli": ("cli", "commands", "__main__"),
@@ -69,9 +70,9 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
 # Narrower than "anything below": viz draws pandas and torch values; organism makes data, models and the vectors
 # that were planted in them, not experiments.
 ONLY: dict[str, set[str]] = {"viz": {"whole_files"}, "organism": {"contrast", "prompts", "vectors"}}
-# Sideways or up, on purpose: load_model finds the bundled models with contrast.data_dir, questions that invite invention
-# are drawn from the bundled world where nobody writes them, the command line runs studies, and what is built on top of
-# everything may use the public names.
+# Sideways or up, on purpose: load_model finds the bundled models with contrast.data_dir, questions that invite
+# invention come from the bundled world where nobody writes them, the command line runs studies, and what is built on
+# top of everything may use the public names.
 ALSO: set[tuple[str, str]] = {
     ("models", "contrast"),
     ("hallucination", "organism"),

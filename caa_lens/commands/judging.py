@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caa_lens.commands import inputs, options
+from caa_lens.commands import inputs, options, sending
 from caa_lens.commands.output import check_frame_path, save_frame, show_frame
 
 if TYPE_CHECKING:
@@ -104,26 +104,20 @@ def endpoint(
     answers: Answers,
     model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
     out: Scored,
-    base_url: Annotated[
-        str | None, typer.Option(help="Up to /v1; OPENAI_BASE_URL, or OpenAI's, where left out.")
-    ] = None,
-    key_from: Annotated[
-        str, typer.Option(help="Name of the environment variable that holds the key.")
-    ] = "OPENAI_API_KEY",
-    no_key: Annotated[bool, typer.Option("--no-key", help="For a server that wants no key.")] = False,
-    settings: Annotated[
-        str, typer.Option(help="JSON to put into each request, such as '{\"max_tokens\": null}'.")
-    ] = "{}",
-    price_in: Annotated[float | None, typer.Option(help="For a million tokens sent; for the estimate.")] = None,
-    price_out: Annotated[float | None, typer.Option(help="For a million tokens received.")] = None,
-    per_minute: Annotated[float | None, typer.Option(help="Requests a minute at most.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 60.0,
-    retries: Annotated[int, typer.Option(min=0, help="More attempts after a failure that may pass.")] = 6,
+    base_url: sending.BaseUrl = None,
+    key_from: sending.KeyFrom = "OPENAI_API_KEY",
+    no_key: sending.NoKey = False,
+    settings: sending.Settings = "{}",
+    price_in: sending.PriceIn = None,
+    price_out: sending.PriceOut = None,
+    per_minute: sending.PerMinute = None,
+    concurrency: sending.Concurrency = 4,
+    timeout: sending.Timeout = 60.0,
+    retries: sending.Retries = 6,
     rubric: Rubrics = None,
     cache: Cache = None,
     seed: options.Seed = 0,
-    yes: Annotated[bool, typer.Option("--yes", help="Send without asking.")] = False,
+    yes: sending.Yes = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -138,13 +132,13 @@ def endpoint(
     from caa_lens.evaluation.endpoint import EndpointJudge, estimate
     from caa_lens.evaluation.judging import score_answers
 
-    frame, rubrics = _read(answers, out), _rubrics(rubric)
+    frame, rubrics = _read(answers, out), read_rubrics(rubric)
     kept = cache or out.with_suffix(".cache.jsonl")
     judge = EndpointJudge(
         model,
         base_url,
         None if no_key else key_from,
-        _settings(settings),
+        sending.json_settings(settings),
         timeout=timeout,
         retries=retries,
         per_minute=per_minute,
@@ -152,12 +146,7 @@ def endpoint(
     )
     judge.check_key()
     cost = estimate(frame, judge, price_in, price_out, rubrics=rubrics, cache=kept)
-    typer.echo(f"{judge.identity}: {cost}", err=True)
-    if cost.n_requests and not yes:
-        try:
-            typer.confirm("Send them?", abort=True, err=True)
-        except typer.Abort:
-            raise ValueError("nothing was sent: answer y, or give --yes") from None
+    sending.confirm(judge.identity, cost, yes)
     scored = score_answers(frame, judge, rubrics=rubrics, seed=seed, cache=kept, progress=not quiet)
     _finish(scored, out, as_json)
 
@@ -186,7 +175,7 @@ def local(
     """
     from caa_lens.evaluation.judging import score_answers
 
-    frame, rubrics = _read(answers, out), _rubrics(rubric)
+    frame, rubrics = _read(answers, out), read_rubrics(rubric)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.local_judge import LocalJudge
 
@@ -213,7 +202,7 @@ def export(
     from caa_lens.evaluation.human import export_sheet
     from caa_lens.evaluation.open_ended import read_answers
 
-    n = export_sheet(read_answers(answers), sheet, rubrics=_rubrics(rubric), seed=seed)
+    n = export_sheet(read_answers(answers), sheet, rubrics=read_rubrics(rubric), seed=seed)
     typer.echo(f"{n} answers written to {sheet}: fill in the column score, from 0 to 10, and read it with `import`")
 
 
@@ -234,7 +223,7 @@ def import_(
     """
     from caa_lens.evaluation.human import import_sheet
 
-    _finish(import_sheet(_read(answers, out), sheet, rubrics=_rubrics(rubric), rater=rater), out, as_json)
+    _finish(import_sheet(_read(answers, out), sheet, rubrics=read_rubrics(rubric), rater=rater), out, as_json)
 
 
 @app.command()
@@ -264,7 +253,8 @@ def _read(answers: Path, out: Path) -> pd.DataFrame:
     return read_answers(answers)
 
 
-def _rubrics(given: list[str] | None) -> dict[str, str]:
+def read_rubrics(given: list[str] | None) -> dict[str, str]:
+    """Rubrics by behaviour, from what ``--rubric`` gave."""
     rubrics: dict[str, str] = {}
     for text in given or []:
         behavior, equals, name = text.partition("=")
@@ -274,18 +264,6 @@ def _rubrics(given: list[str] | None) -> dict[str, str]:
             raise FileNotFoundError(f"there is no file {name}")
         rubrics[behavior] = Path(name).read_text(encoding="utf-8")
     return rubrics
-
-
-def _settings(text: str) -> dict[str, Any]:
-    import json
-
-    try:
-        settings: Any = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"--settings {text!r} is not JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"--settings {text!r} is no JSON object: give one such as '{{\"max_tokens\": null}}'")
-    return settings  # pyright: ignore[reportUnknownVariableType]
 
 
 def _finish(scored: pd.DataFrame, out: Path, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from caa_lens.evaluation.line_files import add_line, open_lines, read_lines
 from caa_lens.evaluation.open_ended import check_answers
 from caa_lens.evaluation.rubrics import choose_rubrics
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORE_COLUMNS = ("score", "note", "judge")
-_LINE_BEGINS = b'{"key": "'
+_CACHE = "judge's cache"
 
 
 class Request(NamedTuple):
@@ -82,7 +83,7 @@ def score_answers(
     random.Random(seed).shuffle(todo)
     try:
         if cache is not None and todo:
-            file = _open_cache(cache)
+            file = open_lines(cache, _CACHE)
         with tqdm(
             total=len(todo),
             desc=progress if isinstance(progress, str) else "judging",
@@ -96,9 +97,7 @@ def score_answers(
                 key = keys[todo[place]]
                 found[key] = (score, note)
                 if file is not None:
-                    line = {"key": key, "score": score, "note": note, "judge": identity}
-                    file.write(json.dumps(line).encode() + b"\n")
-                    file.flush()
+                    add_line(file, key, score=score, note=note, judge=identity)
                 bar.update(1)
     finally:
         if file is not None:
@@ -161,40 +160,14 @@ def read_cache(path: Path) -> dict[str, tuple[float | None, str]]:
     Raises:
         ValueError: If the file is something else, with the line.
     """
-    if not path.exists():
-        return {}
-    whole, newline, _ = _without_torn_line(path).rpartition(b"\n")
-    found: dict[str, tuple[float | None, str]] = {}
-    for number, line in enumerate(whole.split(b"\n") if newline else [], start=1):
-        try:
-            entry: Any = json.loads(line)
-            score, note = entry["score"], entry["note"]
-            if score is not None and not 0 <= score <= 10:
-                raise ValueError
-            found[str(entry["key"])] = (score, str(note))
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(
-                f"{path}, line {number}: this is no line of a judge's cache; give another file, or take the line out"
-            ) from None
-    return found
+    return read_lines(path, _CACHE, _verdict_in)
 
 
-def _open_cache(path: Path) -> IO[bytes]:
-    """Open for adding lines, after cutting off a torn last one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = len(_without_torn_line(path)) if path.exists() else 0
-    file = path.open("ab")
-    file.truncate(whole)
-    return file
-
-
-def _without_torn_line(path: Path) -> bytes:
-    """The file's whole lines. An end that is not the beginning of one of ours is no torn line: ValueError."""
-    content = path.read_bytes()
-    whole, newline, torn = content.rpartition(b"\n")
-    if not (torn.startswith(_LINE_BEGINS) or _LINE_BEGINS.startswith(torn)):
-        raise ValueError(f"{path} is no judge's cache: give another file")
-    return whole + newline
+def _verdict_in(entry: Any) -> tuple[float | None, str]:
+    score, note = entry["score"], entry["note"]
+    if score is not None and not 0 <= score <= 10:
+        raise ValueError
+    return score, str(note)
 
 
 def _check_verdict(identity: str, place: Any, score: Any, open_places: set[int]) -> None:

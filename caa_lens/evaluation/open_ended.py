@@ -89,7 +89,7 @@ def answers(
         for multiplier, texts in told.items():
             for place, (question, text) in enumerate(zip(asked, texts, strict=True)):
                 cell = (behavior, vector.layer, multiplier, place, question, text)
-                rows.append(dict(zip(COLUMNS, (_id(cell), *cell), strict=True)))
+                rows.append(dict(zip(COLUMNS, (id_of(cell), *cell), strict=True)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -153,5 +153,6 @@ def _ids(adapter: Adapter, question: str, form: Any) -> tuple[int, ...]:
     return format_prompt(adapter, question, **form).ids
 
 
-def _id(cell: tuple[Any, ...]) -> str:
+def id_of(cell: tuple[Any, ...]) -> str:
+    """Twelve hexadecimal digits for an answer and what was done to it."""
     return hashlib.sha256(json.dumps(cell).encode()).hexdigest()[:12]

@@ -7,15 +7,16 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from chat_server import KEY, Handler, Server, completion, drip, flood, hang_up, stall
+from chat_server import server as server
+from chat_server import slept as slept
 
 from caa_lens.evaluation import pacing
 from caa_lens.evaluation.endpoint import EndpointJudge, estimate
@@ -24,115 +25,6 @@ from caa_lens.evaluation.open_ended import COLUMNS
 from caa_lens.evaluation.pacing import Pace, Stopped, retry_after
 
 pytest.importorskip("tenacity")
-
-KEY = "sk-secret-0123456789"
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each request by the next step of its script; when that is at its end, with a score."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script: list[Any] = []
-        self.seen: list[tuple[dict[str, str], Any]] = []
-        self.score_of: Callable[[str], Any] = lambda text: 7
-        self.release = threading.Event()
-        self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with self.server.lock:
-            self.server.seen.append((dict(self.headers.items()), body))
-            step = self.server.script.pop(0) if self.server.script else None
-        if step is None:
-            step = str(self.server.score_of(body["messages"][-1]["content"]))
-        if callable(step):
-            step(self)
-        elif isinstance(step, str):
-            self.reply(200, completion(step))
-        else:
-            self.reply(*step)
-
-    def reply(self, status: int, content: str, headers: dict[str, str] | None = None) -> None:
-        data = content.encode()
-        self.send_response(status)
-        for name, value in {"content-length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
-def completion(text: str | None, finish: str = "stop") -> str:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}]})
-
-
-def stall(handler: _Handler) -> None:
-    handler.server.release.wait(5)
-
-
-def drip(handler: _Handler) -> None:
-    """A reply whose bytes keep coming, each in time, and never end."""
-    handler.send_response(200)
-    handler.send_header("content-length", "100000")
-    handler.end_headers()
-    while not handler.server.release.wait(0.02):
-        handler.wfile.write(b" ")
-
-
-def hang_up(handler: _Handler) -> None:
-    handler.send_response(200)
-    handler.send_header("content-length", "5000")
-    handler.end_headers()
-    handler.wfile.write(completion("7").encode())
-    handler.close_connection = True
-
-
-def flood(handler: _Handler) -> None:
-    handler.reply(200, "7" * 2_000_000)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield running
-        running.release.set()
-        running.shutdown()
-        thread.join(5)
-
-
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Replaces the clock of all waiting: what would have been slept is noted, and time goes on at once."""
-    naps: list[float] = []
-    passed = [0.0]
-    lock = threading.Lock()
-
-    def nap(stopped: threading.Event, seconds: float) -> None:
-        with lock:
-            naps.append(seconds)
-            passed[0] += seconds
-
-    monkeypatch.setattr(pacing, "pause", nap)
-    monkeypatch.setattr(pacing, "monotonic", lambda: time.monotonic() + passed[0])
-    return naps
 
 
 def frame_of(n: int = 3, multiplier: float = 1.75) -> pd.DataFrame:
@@ -295,12 +187,12 @@ def test_a_run_that_failed_half_way_sends_only_what_is_missing(server: Server, t
 def test_replies_under_way_when_another_fails_are_kept(server: Server, tmp_path: Path) -> None:
     failed = threading.Event()
 
-    def slow(handler: _Handler) -> None:
+    def slow(handler: Handler) -> None:
         failed.wait(5)
         time.sleep(0.1)
         handler.reply(200, completion("9"))
 
-    def broken(handler: _Handler) -> None:
+    def broken(handler: Handler) -> None:
         while len(handler.server.seen) < 2:
             time.sleep(0.01)
         handler.reply(403, "no")
@@ -319,7 +211,7 @@ def test_a_run_that_is_killed_goes_on(server: Server, tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    def last(handler: _Handler) -> None:
+    def last(handler: Handler) -> None:
         for _ in range(500):  # the third reply may still be on its way to the cache
             if cache.is_file() and len(cache.read_text().splitlines()) == 3:
                 break

@@ -1,0 +1,171 @@
+"""Additions that mean nothing, with the norm of the real one at each position: what any of that size would have done.
+
+A *random* addition has a random direction at each position. A *nonsense* one is made as real ones are, from two strings
+of as many random tokens, and then scaled to the real one's norms: it has all that activations have in common, such as
+their few huge coordinates, and no meaning. Where the real one is zero (at BOS, which cancels), both are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caa_lens.adapters import Adapter, HookedModel, adapt
+from caa_lens.evaluation.actadd.entering import entering
+from caa_lens.models import check_layers
+from caa_lens.prompt_additions import PromptAddition
+from caa_lens.prompts import token_texts
+from caa_lens.provenance import drawing
+from caa_lens.steering import parts_of
+
+Additions = PromptAddition | Sequence[PromptAddition]
+"""One addition, or several that are made at once."""
+
+Ways = dict[str, tuple[PromptAddition, ...]]
+"""What is added under each name; nothing under ``unsteered``."""
+
+KINDS = ("random", "nonsense")
+
+
+def random_like(addition: PromptAddition, n: int, seed: int = 0) -> list[PromptAddition]:
+    """Additions with a random direction at each position, and the norm that the given one has there.
+
+    They differ by name, layer and index, not by coefficient, so that the cells of a sweep over coefficients share them.
+
+    Args:
+        addition: What they are compared with.
+        n: How many; named ``random-0`` and so on.
+        seed: Of the drawing.
+
+    Raises:
+        ValueError: If ``n`` is negative.
+    """
+    _check_number(n)
+    found: list[PromptAddition] = []
+    for index in range(n):
+        generator = drawing(f"{seed}/{addition.name}/{addition.layer}/{index}")
+        noise = torch.randn(addition.values.shape, generator=generator, dtype=torch.float64)
+        found.append(_control(addition, noise, "random", index, seed, ()))
+    return found
+
+
+def nonsense(model: HookedModel, addition: PromptAddition, n: int, seed: int = 0) -> list[PromptAddition]:
+    """Additions made from random tokens: as long as the given one, and with its norm at each position.
+
+    Each is the difference of two strings of tokens drawn from the whole vocabulary but for special tokens, BOS in front
+    where the model has one, read where the given one was; of one string where that was made from a single prompt. The
+    two never have the same token at the same place.
+
+    Args:
+        model: A TransformerBridge or a HookedTransformer.
+        addition: What they are compared with.
+        n: How many; named ``nonsense-0`` and so on.
+        seed: Of the drawing.
+
+    Raises:
+        ValueError: If ``n`` is negative, for a layer that the model does not have, or where the given addition is not
+            zero at a position at which they are.
+    """
+    _check_number(n)
+    adapter = adapt(model)
+    check_layers(adapter, [addition.layer])
+    n_sides = 1 if len(addition.tokens) == 1 else 2
+    strings = [string for index in range(n) for string in _strings(adapter, addition, n_sides, index, seed)]
+    sides = entering(adapter, addition.layer, strings)
+    found: list[PromptAddition] = []
+    for index in range(n):
+        mine = slice(n_sides * index, n_sides * (index + 1))
+        values = sides[mine][0] if n_sides == 1 else sides[mine][0] - sides[mine][1]
+        tokens = tuple(tuple(token_texts(adapter, ids)) for ids in strings[mine])
+        found.append(_control(addition, values.double(), "nonsense", index, seed, tokens))
+    return found
+
+
+def with_controls(model: HookedModel, additions: Additions, *, n_null: int = 20, seed: int = 0) -> Ways:
+    """``unsteered``, ``steered``, and so many controls of each kind, by name, for `generate` and `side_effects`.
+
+    Of several additions each has a control of its own in each way.
+
+    Args:
+        model: A TransformerBridge or a HookedTransformer.
+        additions: One, or several that are made at once.
+        n_null: So many random ones and so many of nonsense; 1 or more.
+        seed: Of the drawing.
+
+    Raises:
+        TypeError: For something else than additions.
+        ValueError: For no controls, no additions, or as `edits_of`; before the model runs.
+    """
+    parts = check_additions(adapt(model), additions, n_null)
+    drawn = {
+        "random": [random_like(part, n_null, seed) for part in parts],
+        "nonsense": [nonsense(model, part, n_null, seed) for part in parts],
+    }
+    named = {
+        f"{kind}-{index}": tuple(of_part[index] for of_part in drawn[kind]) for kind in KINDS for index in range(n_null)
+    }
+    return {"unsteered": (), "steered": parts, **named}
+
+
+def check_additions(adapter: Adapter, additions: Additions, n_null: int) -> tuple[PromptAddition, ...]:
+    """Additions as a tuple, checked against the model and for having controls; errors as `with_controls`."""
+    several: Any = additions if isinstance(additions, list | tuple) else (additions,)
+    parts: tuple[Any, ...] = tuple(several)
+    if wrong := [part for part in parts if not isinstance(part, PromptAddition)]:
+        raise TypeError(
+            f"{wrong[0]!r} is no addition to a prompt: give what caa_lens.activation_addition.addition returns, or "
+            "several of them"
+        )
+    if not parts:
+        raise ValueError("there are no additions: give at least one")
+    if n_null < 1:
+        raise ValueError(f"n_null is {n_null}: no effect is given without its null, so give 1 or more, as 20")
+    parts_of(adapter, parts)
+    return parts
+
+
+def _strings(adapter: Adapter, addition: PromptAddition, n_sides: int, index: int, seed: int) -> list[list[int]]:
+    """Token ids of the sides of one nonsense addition, BOS included."""
+    tokenizer = adapter.tokenizer
+    bos: int | None = tokenizer.bos_token_id if adapter.prepends_bos else None
+    head = [] if bos is None else [bos]
+    special = set(tokenizer.all_special_ids)
+    known = min(len(tokenizer), int(adapter.cfg.d_vocab))
+    vocabulary = [token for token in range(known) if token not in special]
+    generator = drawing(f"{seed}/nonsense/{addition.name}/{addition.layer}/{index}")
+    n = len(addition) - len(head)
+    first = torch.randint(len(vocabulary), (n,), generator=generator)
+    apart = torch.randint(1, len(vocabulary), (n,), generator=generator)
+    sides = [first, (first + apart) % len(vocabulary)][:n_sides]
+    return [[*head, *(vocabulary[place] for place in side.tolist())] for side in sides]
+
+
+def _control(
+    addition: PromptAddition,
+    values: Float[Tensor, "pos d_model"],
+    kind: str,
+    index: int,
+    seed: int,
+    tokens: tuple[tuple[str, ...], ...],
+) -> PromptAddition:
+    """The values with the addition's norm at each position."""
+    norms, own = addition.values.double().norm(dim=1), values.norm(dim=1)
+    if bool(((own == 0) & (norms > 0)).any()):
+        at = int(((own == 0) & (norms > 0)).nonzero()[0])
+        raise ValueError(
+            f"{kind} additions are zero at position {at}, where {addition.name} has norm {float(norms[at]):.4g}: they "
+            "cannot be given its norm; was it made by hand?"
+        )
+    scaled = values * torch.where(own > 0, norms / own.clamp(min=1e-300), 0.0).unsqueeze(1)
+    made = replace(addition.provenance, method=kind, seed=seed, operations=(f"norms of {addition.name}",))
+    return replace(addition, values=scaled, tokens=tokens, provenance=made, name=f"{kind}-{index}")
+
+
+def _check_number(n: int) -> None:
+    if n < 0:
+        raise ValueError(f"the number of controls must be 0 or more, got {n}")
