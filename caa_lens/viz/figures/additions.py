@@ -102,7 +102,9 @@ def added_norms(frame: pd.DataFrame) -> go.Figure:
 
     columns = ("prompt", "position", "added", "norm", "stream_norm", "relative")
     require("caa_lens.evaluation.actadd.norms_along", frame, *columns, "token")
-    shown = {column: frame[column].map(lambda text: html.escape(str(text), quote=False)) for column in ("added", "token")}
+    shown = {
+        column: frame[column].map(lambda text: html.escape(str(text), quote=False)) for column in ("added", "token")
+    }
     frame = frame.assign(**shown)  # a BOS such as <s> would be taken for markup
     position = frame["position"]
     ticks = frame.drop_duplicates("position").sort_values("position")
