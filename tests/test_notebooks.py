@@ -27,6 +27,7 @@ NAMES = (
     "05_token_by_token",
     "06_the_published_llama2_vectors",
     "07_from_another_project",
+    "08_activation_addition",
     "09_many_behaviours",
 )
 METADATA = {
