@@ -45,6 +45,7 @@ def assess(
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     n_null: int = 100,
     seed: int = 0,
+    site: str = "resid_post",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     batch_size: int | None = None,
@@ -63,6 +64,7 @@ def assess(
         multipliers: At least one that is not 0; positive and negative ones are reported apart.
         n_null: So many nulls of each kind in `caa_lens.nulls.KINDS`.
         seed: Of the nulls and of all resampling.
+        site: Where in each block the vector is read and added; see `extract_vectors`.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
         batch_size: Prompts run at once.
@@ -90,7 +92,7 @@ def assess(
     def bar(text: str) -> str | bool:
         return f"{text} {train.name.partition('/')[0]}" if progress else False
 
-    activations = extract_activations(model, train, layers=layers, progress=bar("extracting"), **options)
+    activations = extract_activations(model, train, layers=layers, site=site, progress=bar("extracting"), **options)
     vectors = activations.vectors()
     on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
     layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
@@ -157,7 +159,8 @@ def measure(
         )
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     layers = activations.layers
-    held_out = extract_activations(model, test, layers=layers, read=read, progress=progress("reading"), **options)
+    place: dict[str, Any] = {"layers": layers, "site": activations.provenance.site, "read": read}
+    held_out = extract_activations(model, test, progress=progress("reading"), **place, **options)
     vector = activations.vectors()
     nulls = [
         null for kind in KINDS for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=activations)

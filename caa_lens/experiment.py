@@ -194,6 +194,7 @@ def _vectors(
             run.data[name].train,
             layers=settings.layers,
             read=settings.read,
+            site=settings.site,
             prompt_format=prompt_format,
             system=settings.system,
             batch_size=settings.batch_size,

@@ -44,6 +44,7 @@ class StudySettings(BaseModel):
         base_prompt_format: Of the base model.
         system: A system prompt for every prompt.
         read: Where vectors are read: a role of the formatted prompt, or a position.
+        site: Where in each block vectors are read and added: one of `caa_lens.sites.SITES`.
         dev_fraction: Share of the pairs on which the layer is chosen, not used for the vectors.
         max_pairs: Use at most so many pairs of each behaviour, the first ones.
         other_answers: What to do with answers other than (A) and (B).
@@ -72,6 +73,7 @@ class StudySettings(BaseModel):
     base_prompt_format: PromptFormat | None = None
     system: str | None = None
     read: int | str = "answer_letter"
+    site: Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"] = "resid_post"
     dev_fraction: float = Field(default=0.2, gt=0, lt=0.5)
     max_pairs: int | None = Field(default=None, ge=3)
     other_answers: OtherAnswers = "error"

@@ -43,7 +43,7 @@ def assess_behaviors(run: Run, model: Model, layers: Mapping[str, int]) -> dict[
 
     def measure_one(name: str) -> assessment.Measured:
         items = run.data[name]
-        activations = extract_activations(model(), items.train, layers=[layers[name]], **shared)
+        activations = extract_activations(model(), items.train, layers=[layers[name]], site=settings.site, **shared)
         return assessment.measure(
             model(),
             replace(activations, name=name),

@@ -182,6 +182,8 @@ def _notes(result: StudyResult) -> list[str]:
     )
     if settings.model.startswith("organism-"):
         notes.append(ORGANISM_NOTE)
+    if settings.site != "resid_post":
+        notes.append(f"Vectors are read and added at {settings.site}, not in the residual stream after the block.")
     seen = result.tables["data"].query("seen > 0")
     notes += [
         f"{row['seen']} of the {row['n_test']} test prompts of {row['behavior']} are also among the items that "

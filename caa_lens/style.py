@@ -29,6 +29,7 @@ from caa_lens.analysis.streams import run_texts
 from caa_lens.extraction import package_versions
 from caa_lens.models import check_layers, model_info
 from caa_lens.prompts import FormattedPrompt, PromptFormat, default_format, format_prompt
+from caa_lens.sites import check_site
 from caa_lens.steering import generate
 from caa_lens.vectors import Provenance, SteeringVector, SteeringVectors, random_like
 
@@ -50,6 +51,7 @@ def style_vectors(
     *,
     layers: Sequence[int] | None = None,
     read: Literal["end", "mean"] = "end",
+    site: str = "resid_post",
     name: str = "style",
     max_new_tokens: int = 100,
     prompt_format: PromptFormat | None = None,
@@ -66,8 +68,10 @@ def style_vectors(
         layers: None for all.
         read: ``end`` reads the last token of each text, which has seen all of it; ``mean`` the mean over the text's
             tokens, of which a long text has a steadier one.
+        site: Where in each block to read, and so where the vectors are used; see `extract_vectors`.
         name: Of the vectors.
-        max_new_tokens: Length of the neutral answers that the model gives.
+        max_new_tokens: Length of the neutral answers that the model gives. An answer that is cut off in the middle ends
+            unlike an own text that is whole, which shows in what ``end`` reads: give room enough for whole answers.
         prompt_format: See `format_prompt`.
         system: A system prompt for every prompt.
         batch_size: Texts run at once.
@@ -76,12 +80,14 @@ def style_vectors(
     Raises:
         TypeError: If ``texts`` are no pairs of strings.
         ValueError: Before the model runs: for no texts, an empty one, a number of neutral answers that is not that of
-            the texts, or layers the model lacks. Later: for a prompt to which the model says nothing, or where nothing
-            is left of the difference.
+            the texts, or layers or a site the model lacks. Later: for a prompt to which the model says nothing, or
+            where nothing is left of the difference.
     """
     adapter, asked = adapt(model), check_layers(model, layers)
     if read not in ("end", "mean"):
         raise ValueError(f"read {read!r} is not known: give 'end' or 'mean'")
+    for layer in asked:
+        check_site(adapter, layer, site)
     prompts = _check_texts(texts)
     form: Any = {"prompt_format": prompt_format, "system": system}
     own = [format_prompt(adapter, prompt, text, **form) for prompt, text in texts]
@@ -95,13 +101,13 @@ def style_vectors(
     if isinstance(answers, str) or len(answers) != len(texts):
         count = "one string" if isinstance(answers, str) else str(len(answers))
         raise ValueError(f"neutral answers: {count} for {len(texts)} texts: give one for each, in the same order")
-    if empty := [place for place, text in enumerate(answers) if not text.strip()]:
+    if empty := [place for place, text in enumerate(answers) if not (text or "").strip()]:
         raise ValueError(
             f"there is no neutral answer to prompt {empty[0]}, {prompts[empty[0]][:60]!r}: leave it out, or give "
             "neutral= with an answer to each prompt"
         )
     plain = [format_prompt(adapter, prompt, text, **form) for prompt, text in zip(prompts, answers, strict=True)]
-    names = {adapter.hook_name(layer): column for column, layer in enumerate(asked)}
+    names = {adapter.hook_name(layer, site): column for column, layer in enumerate(asked)}
     total = torch.zeros(len(asked), adapter.d_model, dtype=torch.float64)
     for texts_of_side, sign in ((own, 1), (plain, -1)):
 
@@ -120,7 +126,7 @@ def style_vectors(
     provenance = Provenance(
         model=info.name,
         model_fingerprint=info.fingerprint,
-        hook_point="hook_resid_post",
+        hook_point=f"hook_{site}",
         read_position=f"answer_{read}",
         prompt_format=prompt_format or default_format(model),
         system_prompt=system,

@@ -98,7 +98,7 @@ def across_layers(
     """
     import numpy as np
 
-    _check(multipliers, norm)
+    check_cells(multipliers, norm)
     sources = vectors.layers if made_at is None else check_layers(model, made_at)
     targets = vectors.layers if used_at is None else check_layers(model, used_at)
     rows = {source: vectors[source] for source in sources}
@@ -168,7 +168,7 @@ def across_models(
 
     Source: CAA (arXiv 2312.06681), on the vectors of base and chat model.
     """
-    _check(multipliers, norm)
+    check_cells(multipliers, norm)
     if not vectors:
         raise ValueError("no vectors were given: give the model's own and others, such as {'chat': ..., 'base': ...}")
     first = next(iter(vectors.values()))
@@ -205,6 +205,7 @@ def across_prompts(
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     n_random: int = 20,
     seed: int = 0,
+    site: str = "resid_post",
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> pd.DataFrame:
@@ -221,6 +222,7 @@ def across_prompts(
         multipliers: At least one that is not 0.
         n_random: Random vectors of each vector's length in the same cells.
         seed: Of the random vectors and of all resampling.
+        site: Where in each block vectors are read and added; see `extract_vectors`.
         batch_size: Prompts run at once.
         progress: Show progress bars, under this text where it is one.
 
@@ -239,7 +241,7 @@ def across_prompts(
     """
     import pandas as pd
 
-    _check(multipliers)
+    check_cells(multipliers)
     check_layers(model, layers)
     if not formats and not systems:
         raise ValueError("nothing varies: give formats=('chat', 'plain') or systems=SYSTEM_PROMPTS, or both")
@@ -252,7 +254,10 @@ def across_prompts(
         for pair in (*train[:1], *test[:1]):
             format_prompt(model, pair.prompt, pair.positive, **setting)
     named: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    ways = {name: extract_vectors(model, train, layers=layers, **each, **named) for name, each in settings.items()}
+    ways = {
+        name: extract_vectors(model, train, layers=layers, site=site, **each, **named)
+        for name, each in settings.items()
+    }
     nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_random, seed)]
     tables: list[pd.DataFrame] = []
     changes: dict[tuple[str, str], pd.DataFrame] = {}
@@ -272,7 +277,8 @@ def across_prompts(
     return _in_order(table, ["behavior", *roles, "layer", "multiplier"])
 
 
-def _check(multipliers: Sequence[float], norm: str = "own") -> None:
+def check_cells(multipliers: Sequence[float], norm: str = "own") -> None:
+    """Refuse multipliers without an effect, and a norm that is not known, with a ValueError."""
     if norm not in ("own", "target"):
         raise ValueError(f"norm {norm!r} is not known: give 'own' or 'target'")
     if not any(multipliers) or len(set(multipliers)) < len(multipliers):

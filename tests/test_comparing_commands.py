@@ -199,7 +199,9 @@ def test_entanglement(model: Path, vectors: Path, other: Path, pairs: Path, tmp_
     [
         ("extract {model} {pairs} --out v.safetensors --method svm", "there is no estimator 'svm': choose one of mean"),
         ("transfer layers {model} none.safetensors --data {pairs}", "there is no vector file none.safetensors"),
-        ("transfer layers {model} {vectors} --data {pairs} --norm unit", "norm 'unit' is not known"),
+        ("transfer layers ./no-model {vectors} --data {pairs} --norm unit", "norm 'unit' is not known"),
+        ("side-effects ./no-model {vectors} --budget 0.1 --quantile 2", "quantile is from 0 to 1"),
+        ("side-effects ./no-model {vectors} --budget 0", "budget is a positive number of nats"),
         ("transfer layers {model} {vectors} --data {pairs} --made-at x", "layers 'x' cannot be read"),
         ("transfer models {model} {vectors} {vectors} --data {pairs}", "a vector file was given twice"),
         ("transfer models {model} {vectors} --data nonsense", "'nonsense' is not a bundled behaviour"),
@@ -212,7 +214,6 @@ def test_entanglement(model: Path, vectors: Path, other: Path, pairs: Path, tmp_
         ("side-effects {model} {vectors} --texts none.txt", "there is no file none.txt"),
         ("side-effects {model} {vectors} --texts {pairs}", "field text: missing"),
         ("side-effects {model} {vectors} --data {pairs}", "--data goes with --budget"),
-        ("side-effects {model} {vectors} --budget 0", "budget 0.0 must be a positive number of nats"),
         ("side-effects {model} {vectors} --layers 9", "layer 9 is not in these vectors"),
         ("select {model} --data {pairs} --multipliers=-1,1", "give numbers above 0; sign=-1"),
         ("select {model} --data {pairs} --test {pairs}", "train and test share 6 questions, such as"),

@@ -16,6 +16,7 @@ from caa_lens.branching import check_context
 from caa_lens.models import check_layers, model_info
 from caa_lens.prompts import FormattedPrompt, format_prompt
 from caa_lens.provenance import Provenance
+from caa_lens.sites import check_site
 from caa_lens.vectors import SteeringVectors
 
 Over = Literal["last", "every"]
@@ -30,12 +31,13 @@ def skill_vectors(
     *,
     over: Over = "last",
     layers: Sequence[int] | None = None,
+    site: str = "resid_post",
     max_tokens: int | None = None,
     name: str = "skill",
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> SteeringVectors:
-    """Mean block output over target documents minus the mean over other documents, one vector a layer.
+    """Mean activation over target documents minus the mean over other documents, one vector a layer.
 
     Every document counts the same, however long it is. Documents are run as they are (format ``plain``, with BOS where
     the model has one), sums are kept in float64, and memory does not grow with their number.
@@ -47,6 +49,7 @@ def skill_vectors(
         over: ``"last"`` reads a document's last token, as the paper does; ``"every"`` takes the mean over its tokens
             but the first, whose stream (BOS, or the token that takes its part) is far larger than any other.
         layers: None for all.
+        site: Where in each block to read, and so where the vectors are used; see `extract_vectors`.
         max_tokens: Documents are cut to so many tokens, BOS included; None for none cut.
         name: Of the vectors.
         batch_size: Documents run at once.
@@ -59,16 +62,18 @@ def skill_vectors(
     Raises:
         TypeError: If documents are one string.
         ValueError: Before the model runs: for no documents, a document that is in both sets, one with fewer than two
-            tokens or more than the model holds, another ``over``, or layers that the model lacks.
+            tokens or more than the model holds, another ``over``, or layers or a site that the model lacks.
 
     Source: van der Weij et al., arXiv 2403.05767, on broad skills.
     """
     adapter, asked = adapt(model), check_layers(model, layers)
     check_over(over)
+    for layer in asked:
+        check_site(adapter, layer, site)
     sides = [documents_of(adapter, texts, kind, max_tokens) for texts, kind in zip((target, other), KINDS, strict=True)]
     if both := sorted(set(target) & set(other)):
         raise ValueError(f"target and other share {len(both)} documents, such as {both[0][:60]!r}: give two kinds")
-    column = {adapter.hook_name(layer): place for place, layer in enumerate(asked)}
+    column = {adapter.hook_name(layer, site): place for place, layer in enumerate(asked)}
     means: list[torch.Tensor] = []
     shown = progress if isinstance(progress, str) else "reading"
     with tqdm(total=sum(map(len, sides)), desc=shown, unit="document", disable=not progress) as bar:
@@ -90,7 +95,7 @@ def skill_vectors(
     made = Provenance.unknown(
         info.name,
         model_fingerprint=info.fingerprint,
-        hook_point="hook_resid_post",
+        hook_point=f"hook_{site}",
         read_position="last token" if over == "last" else "every token but the first",
         prompt_format="plain",
         weight_processing=info.weight_processing,

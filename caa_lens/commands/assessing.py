@@ -23,6 +23,7 @@ def assess(
     multipliers: options.Multipliers = "-1,0,1",
     nulls: Annotated[int, typer.Option(min=1, help="So many null vectors of each kind.")] = 100,
     seed: options.Seed = 0,
+    site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     system: options.System = None,
     other_answers: options.OtherAnswers = "error",
@@ -43,6 +44,8 @@ def assess(
         caa-lens assess organism-chat --data sycophancy
 
         caa-lens assess organism-chat --data refusal --layers 1-3 --multipliers=-2,-1,0,1,2 --nulls 200 --out table.csv
+
+        caa-lens assess organism-chat --data refusal --site attn_out
     """
     from caa_lens.contrast import load_contrast_pairs
 
@@ -58,7 +61,8 @@ def assess(
     from caa_lens.assessment import assess as measure
     from caa_lens.assessment import verdict
 
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "layers": wanted}
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    keywords |= {"layers": wanted, "site": site}
     table = measure(
         loaded, train, dev, held_out, multipliers=steps, n_null=nulls, seed=seed, progress=not quiet, **keywords
     )

@@ -38,6 +38,7 @@ def baselines(
     train_batch_size: Annotated[int, typer.Option(min=1, help="Pairs for each step of finetuning.")] = 2,
     random: Annotated[int, typer.Option(min=1, help="So many random vectors on top of each baseline.")] = 100,
     seed: options.Seed = 0,
+    site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     other_answers: options.OtherAnswers = "error",
     batch_size: options.BatchSize = None,
@@ -78,7 +79,7 @@ def baselines(
     from caa_lens.sweeps import sweep
 
     running: Any = {"prompt_format": prompt_format, "batch_size": batch_size, "progress": not quiet}
-    vectors = extract_vectors(loaded, train, layers=wanted if layer is None else [layer], **running)
+    vectors = extract_vectors(loaded, train, layers=wanted if layer is None else [layer], site=site, **running)
     if layer is None:
         on_dev = sweep(loaded, vectors, dev, multipliers=steps, **running)
         layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]

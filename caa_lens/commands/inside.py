@@ -27,6 +27,7 @@ def pca(
     layers: options.Layers = None,
     components: Annotated[int, typer.Option(min=1, help="How many principal components.")] = 2,
     read: options.Read = "answer_letter",
+    site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     system: options.System = None,
     other_answers: options.OtherAnswers = "error",
@@ -52,7 +53,7 @@ def pca(
     from caa_lens.analysis import pca as components_of
 
     keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    activations = _activations(loaded, pairs, quiet, layers=wanted, read=place, **keywords)
+    activations = _activations(loaded, pairs, quiet, layers=wanted, read=place, site=site, **keywords)
     frame = components_of(activations, pairs, n_components=components)
     if out is not None:
         save_frame(frame, out)
@@ -69,6 +70,7 @@ def separation(
     folds: Annotated[int, typer.Option(min=2, help="Into how many parts the pairs are divided.")] = 5,
     seed: options.Seed = 0,
     read: options.Read = "answer_letter",
+    site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     system: options.System = None,
     other_answers: options.OtherAnswers = "error",
@@ -92,7 +94,7 @@ def separation(
     from caa_lens.analysis import separation as separate
 
     keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    activations = _activations(loaded, pairs, quiet, layers=wanted, read=place, **keywords)
+    activations = _activations(loaded, pairs, quiet, layers=wanted, read=place, site=site, **keywords)
     show_frame(separate(activations, pairs, folds=folds, seed=seed), as_json=as_json, out=out)
 
 

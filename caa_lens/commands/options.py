@@ -17,6 +17,9 @@ Multipliers = Annotated[str, typer.Option(help="Comma-separated numbers; 0 is al
 Read = Annotated[
     str, typer.Option(help="Where to read: a role of the prompt (see `tokens`), or a position such as -2.")
 ]
+Site = Annotated[
+    str, typer.Option(help="Where in each block: resid_pre, attn_out, resid_mid, mlp_out or resid_post (CAA).")
+]
 Format = Annotated[str | None, typer.Option(help="chat, llama2, base or plain; by the tokenizer where left out.")]
 System = Annotated[str | None, typer.Option(help="A system prompt for every prompt.")]
 OtherAnswers = Annotated[str, typer.Option(help="What to do with answers other than (A) and (B): error, keep or drop.")]
@@ -24,7 +27,7 @@ Part = Annotated[str, typer.Option(help="Which file of a bundled behaviour: gene
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Prompts run at once; chosen by length where left out.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda; CUDA where there is one, if left out.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
@@ -42,8 +45,12 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
         found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
         if not found:
             raise ValueError(f"layers {text!r} cannot be read: give numbers and ranges, such as 3 or 0-7 or 3,5,8-11")
-        first = int(found[1])
-        layers += range(first, int(found[2] or first) + 1)
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise ValueError(f"layers {text!r}: {part.strip()} runs backwards, write {last}-{first}")
+        layers += range(first, last + 1)
+    if again := sorted({layer for layer in layers if layers.count(layer) > 1}):
+        raise ValueError(f"layers {text!r}: {again[0]} is in it twice, give each layer once")
     return tuple(layers)
 
 

@@ -63,9 +63,23 @@ def save_frame(frame: pd.DataFrame, path: Path) -> None:
 
 
 def check_frame_path(path: Path | None) -> None:
-    """Refuse a suffix that `save_frame` does not know, before anything is computed."""
-    if path is not None and path.suffix not in (".parquet", ".csv"):
-        raise ValueError(f"cannot write {path}: give a name that ends in .parquet or .csv")
+    """Refuse a path that `save_frame` cannot write, before anything is computed."""
+    check_path(path, ".parquet", ".csv")
+
+
+def check_path(path: Path | None, *suffixes: str) -> None:
+    """Refuse another suffix, and a place where nothing can be written, before anything is computed.
+
+    Raises:
+        ValueError: Saying which.
+    """
+    from caa_lens.whole_files import check_writable
+
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"cannot write {path}: give a name that ends in {' or '.join(suffixes)}")
+    check_writable(path)
 
 
 def _cell(value: Any) -> str:

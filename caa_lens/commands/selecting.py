@@ -30,6 +30,7 @@ def select(
     ] = 0.0,
     random: inputs.Random = 20,
     seed: options.Seed = 0,
+    site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     system: options.System = None,
     other_answers: options.OtherAnswers = "error",
@@ -70,7 +71,7 @@ def select(
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     chosen: Any = {"multipliers": steps, "sign": sign, "max_kl": max_kl, "min_mass": min_mass, "texts": running}
     chosen |= {"n_random": random, "seed": seed, "progress": not quiet}
-    vectors = extract_vectors(loaded, train, layers=wanted, progress=not quiet, **form)
+    vectors = extract_vectors(loaded, train, layers=wanted, site=site, progress=not quiet, **form)
     table = choose_and_measure(loaded, vectors, dev, held_out, **chosen, **form)
     if out is not None:
         save_frame(table, out)

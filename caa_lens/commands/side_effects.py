@@ -49,13 +49,14 @@ def side_effects(
         caa-lens side-effects organism-chat mean.safetensors lda.safetensors --budget 0.1 --data sycophancy --random 20
     """
     check_frame_path(out)
+    from caa_lens.evaluation.side_effects import at_equal_damage, check_budget
     from caa_lens.texts import load_texts
 
     inputs.check_files(vectors)
     if data is not None and budget is None:
         raise ValueError("--data goes with --budget, at which effects are compared; `caa-lens sweep` measures others")
-    if budget is not None and not budget > 0:
-        raise ValueError(f"budget {budget} must be a positive number of nats, such as 0.1")
+    if budget is not None:
+        check_budget(budget, sign, quantile)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
     running = load_texts(texts)
     items = inputs.read_items(data, part, other_answers) if data is not None else None
@@ -63,7 +64,6 @@ def side_effects(
     named = inputs.read_vectors(vectors, loaded, wanted)
     import pandas as pd
 
-    from caa_lens.evaluation.side_effects import at_equal_damage
     from caa_lens.selection import at_budget, damage
 
     shared: Any = {"batch_size": batch_size, "progress": not quiet}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from caa_lens.commands import inputs, options
-from caa_lens.commands.output import check_frame_path, save_frame, show_frame, show_json
+from caa_lens.commands.output import check_frame_path, check_path, save_frame, show_frame, show_json
 
 _Documents = "facts, opinions or neutral (bundled), a .txt with a document a line, or a .json."
 
@@ -19,6 +19,7 @@ def skills(
     other: Annotated[str, typer.Option(help=f"Documents of another kind: {_Documents}")],
     layer: Annotated[int, typer.Option(min=0, help="Where the vector is made and added.")],
     over: Annotated[str, typer.Option(help="Read the last token of a document, or every: last or every.")] = "last",
+    site: options.Site = "resid_post",
     coefficients: Annotated[
         str, typer.Option(help="Comma-separated numbers; negative ones take the skill away.")
     ] = "0,-0.5,-1,-2,-5,-10,-20,-50",
@@ -49,8 +50,7 @@ def skills(
         caa-lens skills organism-chat --target code.txt --other text.txt --layer 3 --keep 0.8 --leave-out 2 --out t.csv
     """
     check_frame_path(out)
-    if save is not None and save.suffix != ".safetensors":
-        raise ValueError(f"cannot write {save}: give a name that ends in .safetensors")
+    check_path(save, ".safetensors")
     from caa_lens.broad_skills.curve import check_curve
     from caa_lens.broad_skills.making import check_over
 
@@ -67,7 +67,7 @@ def skills(
 
     made, measured = ([texts[start::2] for texts in sides.values()] for start in (0, 1))
     form: Any = {"max_tokens": max_tokens, "batch_size": batch_size, "progress": not quiet}
-    name, how = f"{Path(target).stem} minus {Path(other).stem}", dict[str, Any](over=over, layers=[layer])
+    name, how = f"{Path(target).stem} minus {Path(other).stem}", dict[str, Any](over=over, layers=[layer], site=site)
     vectors = skill_vectors(loaded, *made, name=name, **how, **form)
     largest = massive_dimensions(vectors, k=max(3, leave_out))
     if leave_out:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from caa_lens.commands import options
-from caa_lens.commands.output import check_frame_path, save_frame, show_frame, show_json, show_table
+from caa_lens.commands.output import check_frame_path, check_path, save_frame, show_frame, show_json, show_table
 
 Data = Annotated[str, typer.Argument(help="A bundled behaviour, or a .json, .jsonl or .csv file in the CAA schema.")]
 Operation = Annotated[
@@ -24,9 +24,7 @@ def extract(
     part: options.Part = "generate",
     layers: options.Layers = None,
     read: options.Read = "answer_letter",
-    site: Annotated[
-        str, typer.Option(help="Where in each block: resid_pre, attn_out, resid_mid, mlp_out or resid_post (CAA).")
-    ] = "resid_post",
+    site: options.Site = "resid_post",
     method: Annotated[
         str, typer.Option(help="mean difference, median, pca, logistic or lda: of the mean difference's length.")
     ] = "mean difference",
@@ -52,8 +50,7 @@ def extract(
     """
     from caa_lens.contrast import load_contrast_pairs
 
-    if out.suffix != ".safetensors":
-        raise ValueError(f"cannot write {out}: give a name that ends in .safetensors")
+    check_path(out, ".safetensors")
     asked: Any = {"part": part, "other_answers": other_answers}
     pairs = load_contrast_pairs(data, **asked)
     wanted = options.parse_layers(layers)

@@ -83,6 +83,9 @@ def study(
     base_prompt_format: Annotated[str | None, typer.Option(help="The same for the base model.")] = None,
     system: options.System = None,
     read: Annotated[str | None, typer.Option(help="Where vectors are read: a role, or a position.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Where in each block: resid_pre, attn_out, resid_mid, mlp_out, resid_post (CAA).")
+    ] = None,
     dev_fraction: Annotated[float | None, typer.Option(help="Share of the pairs that the layer is chosen on.")] = None,
     max_pairs: Annotated[int | None, typer.Option(help="At most so many pairs of each behaviour.")] = None,
     other_answers: Annotated[
@@ -125,6 +128,7 @@ def study(
         "base_prompt_format": base_prompt_format,
         "system": system,
         "read": options.parse_read(read) if read is not None else None,
+        "site": site,
         "dev_fraction": dev_fraction,
         "max_pairs": max_pairs,
         "other_answers": other_answers,

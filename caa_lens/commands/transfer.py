@@ -49,12 +49,13 @@ def layers(
     """
     check_frame_path(out)
     inputs.check_files([vector])
+    from caa_lens.transfer import across_layers, check_cells
+
     chosen: Any = {"made_at": options.parse_layers(made_at), "used_at": options.parse_layers(used_at), "norm": norm}
     chosen |= {"multipliers": options.parse_multipliers(multipliers), "n_random": random, "seed": seed}
+    check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
-    from caa_lens.transfer import across_layers
-
     chosen |= {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     found = options.open_vectors(vector, loaded)
     table = across_layers(loaded, found, items, progress=not quiet and "transfer between layers", **chosen)
@@ -90,11 +91,13 @@ def models(
     """
     check_frame_path(out)
     inputs.check_files(vectors)
+    from caa_lens.transfer import across_models, check_cells
+
     chosen: Any = {"layers": options.parse_layers(layers), "norm": norm, "n_random": random, "seed": seed}
     chosen |= {"multipliers": options.parse_multipliers(multipliers)}
+    check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
-    from caa_lens.transfer import across_models
     from caa_lens.vectors import SteeringVectors
 
     chosen |= {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
@@ -122,6 +125,7 @@ def prompts(
     multipliers: options.Multipliers = "-1,0,1",
     random: inputs.Random = 20,
     seed: options.Seed = 0,
+    site: options.Site = "resid_post",
     other_answers: options.OtherAnswers = "error",
     batch_size: options.BatchSize = None,
     out: inputs.Out = None,
@@ -140,7 +144,7 @@ def prompts(
     """
     check_frame_path(out)
     chosen: Any = {"layers": options.parse_layers(layers), "n_random": random, "seed": seed, "batch_size": batch_size}
-    chosen |= {"multipliers": options.parse_multipliers(multipliers)}
+    chosen |= {"multipliers": options.parse_multipliers(multipliers), "site": site}
     chosen |= {"formats": tuple(formats.split(",")) if formats else (), "systems": _read_systems(systems)}
     train, _, held_out = inputs.read_items(data, part, other_answers).split(seed)
     if test is not None:

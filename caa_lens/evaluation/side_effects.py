@@ -163,7 +163,7 @@ def at_equal_damage(
 
     adapter = adapt(model)
     named = _named(vectors)
-    _check_search(budget, sign, quantile, smallest, largest, tolerance)
+    check_budget(budget, sign, quantile, smallest, largest, tolerance)
     ids = _running(adapter, texts)
     for _, vector in named:
         edits_of(adapter, vector)
@@ -262,7 +262,15 @@ def _named(vectors: SteeringVectors | Mapping[str, SteeringVector]) -> list[tupl
     return list(vectors.items())
 
 
-def _check_search(budget: float, sign: int, quantile: float, smallest: float, largest: float, tolerance: float) -> None:
+def check_budget(
+    budget: float,
+    sign: int = 1,
+    quantile: float = 0.95,
+    smallest: float = 1 / 64,
+    largest: float = 64.0,
+    tolerance: float = 0.01,
+) -> None:
+    """Refuse settings of `at_equal_damage` that are out of range, with a ValueError."""
     if not 0 < budget < math.inf or not 0 <= quantile <= 1 or sign not in (-1, 1):
         raise ValueError(
             f"budget {budget}, quantile {quantile}, sign {sign}: budget is a positive number of nats, quantile is from "
