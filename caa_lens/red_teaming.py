@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from caa_lens.adapters import HookedModel
 from caa_lens.evaluation.fluency import diversity, perplexity
 from caa_lens.evaluation.judged import summarize_scores
-from caa_lens.evaluation.judging import Judge, score_answers
+from caa_lens.evaluation.judging import Judge, identity_of, read_cache, score_answers
 from caa_lens.evaluation.open_ended import COLUMNS, check_answers, id_of
 from caa_lens.evaluation.rubrics import choose_rubrics
 from caa_lens.prompts import PromptFormat
@@ -86,7 +86,7 @@ def red_team(
         ValueError: As `attack` and `score_attack`.
     """
     check_attack(prompts, multipliers, n_random, rubrics=rubrics or {})
-    _check_judges(prompts, judge)
+    _check_judges(prompts, judge, cache)
     answered = attack(
         model,
         vector,
@@ -186,7 +186,7 @@ def score_attack(
     """
     import pandas as pd
 
-    _check_judges(map(str, answered["behavior"].unique()), judge)
+    _check_judges(map(str, answered["behavior"].unique()), judge, cache)
     asked: Any = {"rubrics": rubrics, "seed": seed, "cache": cache}
     if not isinstance(judge, Mapping):
         return score_answers(answered, judge, progress="judging" if progress else False, **asked)
@@ -214,16 +214,18 @@ def tabulate(scored: pd.DataFrame, *, shows: float = SHOWS, n_bootstrap: int = 2
         ``n_random`` random vectors with any such question, ``random_low`` and ``random_high``: the 2.5 and 97.5 %
         quantiles of their changes; ``beats_random``: the share of them that changed less, in either direction;
         ``share_degenerate`` and ``random_degenerate``: of the answers, and of those under random vectors (which are not
-        looked at for word salad); ``question``, ``unsteered`` and ``steered``: where the score changed most. Changes
-        and what compares them are NaN at multiplier 0.
+        looked at for word salad); ``question``, ``unsteered`` and ``steered``: where the score changed most in the
+        direction of the mean. Changes and what compares them are NaN at multiplier 0.
 
     Raises:
-        ValueError: If the frame is not one of `score_attack`.
+        ValueError: If the frame is not one of `score_attack`, or several of them.
     """
     import numpy as np
     import pandas as pd
 
     check_answers(scored, more=("score", "vector", "degenerate"))
+    if len(layers := sorted(scored["layer"].unique().tolist())) > 1:
+        raise ValueError(f"these are answers at the layers {layers}: give those of one attack at a time")
     own = scored[scored["vector"] == OWN]
     table = summarize_scores(own, n_bootstrap=n_bootstrap, seed=seed)
     rows: list[dict[str, Any]] = []
@@ -240,7 +242,7 @@ def tabulate(scored: pd.DataFrame, *, shows: float = SHOWS, n_bootstrap: int = 2
         moved = [(part["score"] - base["score"]).mean() for _, part in nulls.groupby("vector", sort=False)]
         row |= _against(np.array([each for each in moved if each == each]), row["change"])
         row["share_degenerate"], row["random_degenerate"] = cell["degenerate"].mean(), nulls["degenerate"].mean()
-        change = (cell["score"] - base["score"]).abs()
+        change = (cell["score"] - base["score"]) * (-1 if row["change"] < 0 else 1)
         most = change.idxmax() if change.notna().any() else cell.index[0]
         row |= {"question": cell.loc[most, "question_text"], "unsteered": base.loc[most, "text"]}
         rows.append(row | {"steered": cell.loc[most, "text"]})
@@ -331,11 +333,16 @@ def check_attack(
     return scale
 
 
-def _check_judges(behaviors: Iterable[str], judge: Judge | Mapping[str, Judge]) -> None:
+def _check_judges(behaviors: Iterable[str], judge: Judge | Mapping[str, Judge], cache: Path | None) -> None:
+    """Refuse what score_answers would refuse when the model has run."""
     if isinstance(judge, Mapping) and (missing := sorted(set(behaviors) - set(judge))):
         raise ValueError(
             f"there is no judge for {', '.join(missing)}: give one judge for all, or one for each behaviour"
         )
+    for each in judge.values() if isinstance(judge, Mapping) else [judge]:
+        identity_of(each, kept=cache is not None)
+    if cache is not None:
+        read_cache(cache)
 
 
 def _share(scores: pd.Series[Any], shows: float) -> dict[str, float]:

@@ -39,7 +39,8 @@ def by_depth(
     Args:
         folders: Run folders of `run_study`, each of another model or other behaviours.
         multiplier: Above 0; the negative direction is the same size below 0. Every run must have swept both.
-        n_layers: By model, for runs that swept some layers only; others are known by their vectors.
+        n_layers: By model, without its organisation or folder, for runs that swept some layers only; others are known
+            by their vectors.
         n_parameters: By model; otherwise what the model's name says, such as 7e9 for ``Llama-2-7b-chat-hf``.
 
     Returns:
@@ -47,14 +48,15 @@ def by_depth(
         ``behavior``, ``n_layers``, ``n_parameters`` (nominal; NaN where nobody says), ``layer``, ``depth`` (relative, 0
         to 1), ``n_items`` (dev items), ``multiplier``, and for both directions ``positive`` and ``negative``: the
         letter-balanced change in P(matching answer) on the *dev* items, with its 95 % interval, ``_low`` and ``_high``
-        (the plain effect where letters cannot be balanced). ``best``: the layer
-        that the study chose on these very items, whose dev effect is therefore flattered. There, and NaN elsewhere, are
-        ``test_positive`` and ``test_negative`` with intervals: the same on the test items, ``n_test`` of them.
+        (the plain effect where letters cannot be balanced). ``best``: the layer that the study chose on these very
+        items, whose dev effect is therefore flattered. There, and NaN elsewhere, are ``test_positive`` and
+        ``test_negative`` with intervals: the same on the test items, ``n_test`` of them.
 
     Raises:
         FileNotFoundError: If a folder is not there.
         ValueError: For no folders, a study that is not finished, two runs of one model and behaviour, a multiplier that
-            a run did not sweep, or a run of some layers whose model's depth is not given.
+            a run did not sweep, a run of some layers whose model's depth is not given, or a model in ``n_layers`` or
+            ``n_parameters`` that no run is of.
     """
     import pandas as pd
 
@@ -66,6 +68,9 @@ def by_depth(
     for folder in folders:
         rows += _of_run(read_study(folder), multiplier, n_layers or {}, n_parameters or {})
     frame = pd.DataFrame(rows)
+    for option, given in (("n_layers", n_layers), ("n_parameters", n_parameters)):
+        if unknown := sorted(set(given or ()) - set(frame["model"])):
+            raise ValueError(f"{option} names {unknown[0]}, and the runs are of {', '.join(frame['model'].unique())}")
     twice = frame[frame.duplicated(["model", "behavior", "layer"])]
     if len(twice):
         model, behavior = twice.iloc[0][["model", "behavior"]]

@@ -114,6 +114,7 @@ def test_the_same_replies_give_the_same_set_and_another_seed_other_letters() -> 
         ({"honest": "  it WAS ada in 1  "}, "the same answer twice"),
         ({"question": "Is it so? (A) Yes (B) No"}, "choices of its own"),
         ({"made_up": "( B ) Yes"}, "choices of its own"),
+        ({"made_up": "b) Yes"}, "choices of its own"),
         ({"honest": "Choices: yes"}, "choices of its own"),
         ({"question": item("unprompted", 0)["question"].upper() + "!!"}, "a duplicate"),
         ({"question": item("unprompted", 0)["question"] + " Well?"}, "too much like another"),
@@ -420,6 +421,19 @@ def test_the_cost_is_known_before_anything_is_sent(server: Server, tmp_path: Pat
         estimate_pairs(writer, 20, 1.0)
 
 
+def test_what_the_replies_that_are_kept_lack_counts_as_well(server: Server, tmp_path: Path) -> None:
+    writer, cache = writer_at(server), tmp_path / "c.jsonl"
+    server.script = ["Sorry."]
+    check_balanced(generate_pairs(writer, 20, cache=cache, most_requests=2), 8)
+    cost = estimate_pairs(writer, 20, cache=cache)
+    assert (cost.n_requests, cost.n_cached) == (1, 4)
+    server.seen.clear()
+    check_balanced(generate_pairs(writer, 20, cache=cache), 20)
+    assert len(server.seen) == 1
+    assert estimate_pairs(writer, 20, cache=cache, most_requests=1).n_requests == 0
+    assert estimate_pairs(writer, 40, cache=cache).n_requests == 4
+
+
 def test_a_key_that_is_repeated_by_the_server_is_not_kept(server: Server, tmp_path: Path) -> None:
     writer, cache = writer_at(server), tmp_path / "c.jsonl"
     server.script = [f"your key is {KEY}"]
@@ -454,12 +468,16 @@ def test_the_command_asks_before_it_sends_and_says_what_it_refused(server: Serve
     server.script = ["Sorry."]
     told = run(*asked, "--price-in", 1, "--price-out", 2, typed="y\n")
     assert "2 requests (0 more are in the cache)" in told.stderr and "no JSON list" in told.stdout
+    assert "up to 8 requests in all are made" in told.stderr, "four times what is needed, for each kind"
     assert pd.read_csv(refused)["text"].tolist() == ["Sorry."] and len(caa.load_contrast_pairs(out)) == 8
     assert len((tmp_path / "mine.cache.jsonl").read_text().splitlines()) == 3
     server.seen.clear()
     assert not run(*asked, "--yes").exception and not server.seen, "all replies are kept"
     told = run(*asked[:-5], "--out", out, "--n", 40, "--most-requests", 2, "--yes", "--quiet")
     assert re.search(r"only \d+ of 40 questions: allow more with --most-requests", told.stderr)
+    server.seen.clear()
+    told = run(*asked[:-5], "--out", out, "--n", 20, "--quiet", code=1, typed="n\n")
+    assert "1 requests (4 more are in the cache)" in told.stderr and not server.seen, "more is wanted"
 
 
 @pytest.mark.parametrize(
@@ -468,6 +486,9 @@ def test_the_command_asks_before_it_sends_and_says_what_it_refused(server: Serve
         (("--out", "a.csv", "--world"), "cannot write a.csv: give a name that ends in .json"),
         (("--out", "a.json"), "give either --world, or --model with the name of a writer at an endpoint"),
         (("--out", "a.json", "--world", "--model", "m"), "give either --world, or --model"),
+        (("--out", "a.json", "--world", "--endpoint", "http://x/v1"), "give either --world, or --model"),
+        (("--out", "a.json", "--model", "m", "--no-key", "--near", "2"), "near 2.0 is a share of words"),
+        (("--out", "a.json", "--model", "m", "--no-key", "--price-in", "1"), "give both, for a million tokens"),
         (("--out", "a.json", "--world", "--refused", "a.txt"), "cannot write a.txt"),
         (("--out", "a.json", "--world", "--n", "7"), "n 7 with the kinds unprompted, contextual: give a multiple of 4"),
         (("--out", "a.json", "--world", "--kinds", "odd"), "give one or more of unprompted, contextual"),

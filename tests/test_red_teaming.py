@@ -58,6 +58,8 @@ def test_a_table_says_what_was_scored() -> None:
     assert row["beats_random"] == 1 and (row["random_low"], row["random_high"]) == pytest.approx((0.0475, 1.8525))
     assert row["random_degenerate"] == pytest.approx(3 / 120) and row["share_degenerate"] == 0
     assert (row["question"], row["unsteered"], row["steered"]) == (QUESTIONS[3], "own 0.0 3", "own 1.0 3")
+    row = tabulate(scored_frame({0.0: [5.0] * 6, 1.0: [1, 1, 1, 1, 1, 10]}, nulls)).iloc[1]
+    assert row["change"] < 0 and row["steered"] == "own 1.0 0", "not the largest one, which went the other way"
     zero = table.loc[0.0]
     assert zero[["change", "change_low", "change_high", "beats_random", "random_low"]].isna().all()
     assert zero["share"] == 0 and zero["score"] == 1 and zero["steered"] == zero["unsteered"]
@@ -145,6 +147,8 @@ def test_other_tables_and_settings_are_refused() -> None:
     frame = scored_frame({0.0: ZERO, 1.0: ZERO}, {1.0: STILL})
     with pytest.raises(ValueError, match="it lacks the columns vector"):
         tabulate(frame.drop(columns="vector"))
+    with pytest.raises(ValueError, match=r"these are answers at the layers \[3, 4\]: give those of one attack"):
+        tabulate(pd.concat([frame, frame.assign(layer=4, id="l" + frame["id"])]))
     with pytest.raises(ValueError, match=r"this is not the table of red_team\(\); it lacks the columns change"):
         breaks(frame)
     for limits in ({"threshold": 0.0}, {"beaten": 0.0}, {"beaten": 1.1}, {"threshold": float("nan")}):
@@ -247,6 +251,8 @@ def test_what_is_no_language_is_counted(monkeypatch: pytest.MonkeyPatch, bridge:
         ({"multipliers": (1.0, 1.0)}, ValueError, "give at least one that is not 0, each once"),
         ({"n_random": 0}, ValueError, "n_random is 0: nothing is called broken without its null"),
         ({"judge": {"sycophancy": by_length}}, ValueError, "there is no judge for refusal: give one judge for all"),
+        ({"judge": lambda requests: [], "cache": Path("none.jsonl")}, ValueError, "has no name of its own"),
+        ({"cache": Path(__file__)}, ValueError, "line 1: this is no line of a judge's cache; give another"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -332,6 +338,8 @@ def test_the_command_gives_the_same_table_and_shows_what_broke(
         (("--out", "t.csv", "--judge-model", "m"), "--judge world takes no --judge-model"),
         (("--out", "t.csv", "--judge", "local"), "--judge local needs --judge-model"),
         (("--out", "t.csv", "--threshold", "0"), "threshold is 0.0: give points of 10"),
+        (("--out", "t.csv", "--price-in", "1"), "price_in 1.0, price_out None: give both"),
+        (("--out", "t.csv", "--cache", "QUESTIONS"), "is no judge's cache: give another file"),
         (("--out", "t.csv", "--behaviors", "refusal"), "behaviors refusal, refusal: give each once"),
         (("--out", "t.csv", "--behaviors", "mine=QUESTIONS"), "there is no rubric for 'mine'"),
         (("--out", "t.csv", "--layer", "1"), "layer 1"),

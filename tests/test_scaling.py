@@ -124,6 +124,8 @@ def test_a_run_of_some_layers_needs_the_models_depth(runs: dict[str, Path]) -> N
     assert table["depth"].tolist() == [0.25, 0.5] and table["n_layers"].eq(5).all()
     with pytest.raises(ValueError, match="whose depth is 2: give n_layers"):
         by_depth([runs["some"]], n_layers={"organism-chat": 2})
+    with pytest.raises(ValueError, match="n_parameters names chat, and the runs are of organism-chat"):
+        by_depth([runs["chat"]], n_parameters={"chat": 1e6})
 
 
 def test_what_cannot_be_compared_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:

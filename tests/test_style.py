@@ -83,6 +83,7 @@ def test_exchanging_own_and_neutral_turns_the_vector_round(bridge: Callable[[str
         (TEXTS, {"neutral": ["one"]}, ValueError, "neutral answers: 1 for 3 texts: give one for each"),
         (TEXTS, {"neutral": "one"}, ValueError, "neutral answers: one string for 3 texts"),
         (TEXTS, {"neutral": ["a", "", "c"]}, ValueError, "there is no neutral answer to prompt 1, 'How far"),
+        (TEXTS, {"neutral": [None, "b", "c"]}, ValueError, "there is no neutral answer to prompt 0, 'Who is it"),
         (TEXTS, {"read": "middle"}, ValueError, "read 'middle' is not known: give 'end' or 'mean'"),
         (TEXTS, {"layers": [9]}, ValueError, "layer 9 is out of range"),
         (TEXTS, {"neutral": [text for _, text in TEXTS]}, ValueError, "the own texts are the neutral ones"),

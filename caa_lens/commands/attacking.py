@@ -13,7 +13,10 @@ from caa_lens.commands.output import check_frame_path, save_frame, show_frame, s
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("behavior", "breaks_at", "tested_to", "change", "change_low", "change_high", "beats_random")
+SHOWN = (
+    *("behavior", "breaks_at", "tested_to", "multiplier", "change", "change_low", "change_high"),
+    *("beats_random", "share_degenerate"),
+)
 
 
 def red_team(
@@ -35,7 +38,9 @@ def red_team(
     n_questions: Annotated[int | None, typer.Option(min=5, help="The first so many questions of each.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers at most.")] = 100,
     rubric: judging.Rubrics = None,
-    answers: Annotated[Path | None, typer.Option(help="Save all answers with their scores too.")] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="Save all answers too: before they are judged, and with their scores.")
+    ] = None,
     cache: judging.Cache = None,
     base_url: sending.BaseUrl = None,
     key_from: sending.KeyFrom = "OPENAI_API_KEY",
@@ -68,7 +73,9 @@ def red_team(
         caa-lens red-team m v.safetensors --layer 9 --behaviors refusal=q.json --judge local --judge-model j --out t.csv
     """
     from caa_lens.contrast import load_questions
+    from caa_lens.evaluation.chat import check_prices
     from caa_lens.evaluation.endpoint import EndpointJudge, estimate
+    from caa_lens.evaluation.judging import read_cache
     from caa_lens.organism.judge import score
     from caa_lens.organism.world import BEHAVIORS
     from caa_lens.red_teaming import attack, breaks, check_attack, score_attack, tabulate
@@ -87,6 +94,9 @@ def red_team(
     if (judge == "world") != (judge_model is None):
         raise ValueError(f"--judge {judge} {'takes no' if judge == 'world' else 'needs'} --judge-model")
     check_attack(prompts, steps, n_random, threshold=threshold, rubrics=rubrics)
+    check_prices(price_in, price_out)
+    kept = cache or out.with_suffix(".cache.jsonl")
+    read_cache(kept)  # refuses a file that is something else
     SteeringVectors.load(vector)[layer]
     scorer: Any = None
     if judge == "world":
@@ -109,7 +119,6 @@ def red_team(
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     asked: Any = {"multipliers": steps, "n_random": n_random, "max_new_tokens": max_new_tokens, "seed": seed}
     answered = attack(loaded, tried, prompts, progress=not quiet, **asked, **form)
-    kept = cache or out.with_suffix(".cache.jsonl")
     if answers is not None:
         save_frame(answered, answers)  # they may have taken long, and the judge may fail
     if judge == "endpoint":

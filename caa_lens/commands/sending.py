@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from caa_lens.evaluation.chat import Estimate
 
 BaseUrl = Annotated[str | None, typer.Option(help="Up to /v1; OPENAI_BASE_URL, or OpenAI's, where left out.")]
 KeyFrom = Annotated[str, typer.Option(help="Name of the environment variable that holds the key.")]
@@ -35,7 +38,7 @@ def json_settings(text: str) -> dict[str, Any]:
     return settings  # pyright: ignore[reportUnknownVariableType]
 
 
-def confirm(identity: str, cost: Any, yes: bool) -> None:
+def confirm(identity: str, cost: Estimate, yes: bool) -> None:
     """Show what will be sent, and ask where something will be and ``--yes`` was not given.
 
     Raises:

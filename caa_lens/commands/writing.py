@@ -60,11 +60,12 @@ def make_hallucinations(
         caa-lens make-hallucinations --endpoint http://localhost:8000/v1 --no-key --model qwen3 --out mine.json
     """
     from caa_lens.hallucination import KINDS, estimate_pairs, from_world, generate_pairs
+    from caa_lens.hallucination.writing import request_limit
 
     if out.suffix != ".json":
         raise ValueError(f"cannot write {out}: give a name that ends in .json")
     check_frame_path(refused)
-    if world == (model is not None):
+    if world == (model is not None) or (world and endpoint is not None):
         raise ValueError("give either --world, or --model with the name of a writer at an endpoint")
     asked: Any = {"kinds": tuple(kinds or KINDS), "seed": seed}
     if model is None:
@@ -76,9 +77,14 @@ def make_hallucinations(
         key, given = None if no_key else key_from, sending.json_settings(settings)
         writer = EndpointWriter(model, endpoint, key, given, **how)
         writer.check_key()
-        asked |= {"per_request": per_request, "cache": cache or out.with_suffix(".cache.jsonl")}
-        sending.confirm(writer.identity, estimate_pairs(writer, n, price_in, price_out, **asked), yes)
-        found = generate_pairs(writer, n, near=near, most_requests=most_requests, progress=not quiet, **asked)
+        asked |= {"per_request": per_request, "most_requests": most_requests, "near": near}
+        asked["cache"] = cache or out.with_suffix(".cache.jsonl")
+        cost = estimate_pairs(writer, n, price_in, price_out, **asked)
+        most = len(asked["kinds"]) * request_limit(n, asked["kinds"], per_request, most_requests)
+        if cost.n_requests:
+            typer.echo(f"where much is refused, up to {most} requests in all are made (see --most-requests)", err=True)
+        sending.confirm(writer.identity, cost, yes)
+        found = generate_pairs(writer, n, progress=not quiet, **asked)
     found.save(out)
     table = found.refusals()
     if refused is not None:

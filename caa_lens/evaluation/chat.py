@@ -156,7 +156,7 @@ class Endpoint:
         except PassingError as error:
             failed = f"{self._url} failed {self.retries + 1} times, at last with: {error}. "
         raise ConnectionError(
-            f"{failed}{self.kept.capitalize()} that have come are kept in the cache: run it again to go on"
+            f"{failed}{self.kept.capitalize()} that have come are in the cache, if one was given: run it again to go on"
         )
 
     def _send(self, client: httpx.Client, pace: Pace, body: dict[str, Any]) -> tuple[str, str]:
@@ -198,7 +198,7 @@ class Endpoint:
             if wait > LONGEST_WAIT:
                 raise ValueError(
                     f"{self._url} asks to wait {wait:.0f} s ({text}): run it again then; {self.kept} that have "
-                    "come are kept in the cache"
+                    "come are in the cache, if one was given"
                 )
             if wait:
                 pace.hold(wait)
@@ -256,7 +256,7 @@ class Endpoint:
         if not key:
             raise ValueError(
                 f"the environment variable {self.key_from} is not set: put the key for {self.base_url} there, name "
-                "another variable, or give key_from=None for a server that wants no key"
+                "another variable, or give key_from=None (--no-key) for a server that wants no key"
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ValueError(f"what is in {self.key_from} is no key: it has spaces or characters that no header takes")

@@ -28,7 +28,7 @@ FIELDS: Mapping[Kind, tuple[str, ...]] = {
 NEAR = 0.8
 """Two questions that have this share of their words in common (of all words of either) are too much alike."""
 
-_LETTER = re.compile(r"\(\s*[A-Z]\s*\)")
+_LETTER = re.compile(r"\(\s*[A-Z]\s*\)|^[A-Z]\s*[):]")
 
 
 @dataclass(frozen=True, slots=True)

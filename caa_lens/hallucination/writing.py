@@ -88,20 +88,21 @@ def generate_pairs(
             "its replies could"
         )
     found = read_lines(cache, _CACHE, _reply_in) if cache is not None else {}
-    limit = most_requests if most_requests is not None else 4 * math.ceil(n_each / per_request)
+    limit = request_limit(n, kinds, per_request, most_requests)
     screen, made = Screen(kinds, near), dict.fromkeys(kinds, 0)
     with tqdm(total=n, desc="writing", unit="question", disable=not progress) as bar:
-        while work := _next_round(screen, made, n_each, per_request, limit, seed):
+        while work := _next_round(_held(screen), made, n_each, per_request, limit, seed):
             replies = _replies(ask, [prompt for _, prompt in work], str(identity), found, cache)
             for (kind, _), reply in zip(work, replies, strict=True):
                 made[kind] += 1
-                items = _items_in(reply)
-                if items is None:
-                    screen.refuse(kind, "no JSON list", reply)
-                for item in items or ():
-                    screen.take(kind, item)
+                _take(screen, kind, reply)
             bar.update(sum(min(len(kept), n_each) for kept in screen.kept.values()) - bar.n)
     return balanced(screen, n, seed, f"written by {identity or 'a function'}, seed {seed}")
+
+
+def request_limit(n: int, kinds: Sequence[Kind], per_request: int, most_requests: int | None = None) -> int:
+    """How many requests of each kind `generate_pairs` makes at most, however much is refused."""
+    return most_requests if most_requests is not None else 4 * math.ceil(n // len(kinds) / per_request)
 
 
 def estimate_pairs(
@@ -112,29 +113,48 @@ def estimate_pairs(
     *,
     kinds: Sequence[Kind] = KINDS,
     per_request: int = 5,
+    most_requests: int | None = None,
+    near: float = NEAR,
     seed: int = 0,
     cache: Path | None = None,
 ) -> Estimate:
-    """What `generate_pairs` will send and cost if nothing is refused, before anything is sent.
+    """What `generate_pairs` will send and cost if nothing of what comes is refused, before anything is sent.
+
+    Replies in the cache are read as `generate_pairs` reads them: where they gave too little, more is asked for.
 
     Args:
         ask: The writer.
-        n: As for `generate_pairs`, as ``kinds``, ``per_request``, ``seed`` and ``cache``.
+        n: As for `generate_pairs`, as all others but the prices.
         price_in: For a million tokens sent.
         price_out: For a million tokens received.
         kinds: Which.
         per_request: Questions asked for in one request.
+        most_requests: For each kind at most.
+        near: See `NEAR`.
         seed: Of the topics.
         cache: What is in it costs nothing.
 
     Raises:
         ValueError: As `generate_pairs`, for a negative price, or for one price without the other.
     """
-    n_each = _check(n, kinds, per_request, None, NEAR)
+    n_each = _check(n, kinds, per_request, most_requests, near)
     found = read_lines(cache, _CACHE, _reply_in) if cache is not None else {}
-    work = _next_round(Screen(kinds, NEAR), dict.fromkeys(kinds, 0), n_each, per_request, n_each, seed)
-    todo = [prompt for _, prompt in work if _key(ask.identity, prompt) not in found]
-    return estimate_requests(ask, todo, len(work) - len(todo), price_in, price_out)
+    limit = request_limit(n, kinds, per_request, most_requests)
+    screen, made, coming = Screen(kinds, near), dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+    todo: list[str] = []
+    while True:
+        held: dict[Kind, int] = {kind: n + coming[kind] for kind, n in _held(screen).items()}
+        work = _next_round(held, made, n_each, per_request, limit, seed)
+        if not work:
+            return estimate_requests(ask, todo, sum(made.values()) - len(todo), price_in, price_out)
+        for kind, prompt in work:
+            made[kind] += 1
+            reply = found.get(_key(ask.identity, prompt))
+            if reply is None:
+                todo.append(prompt)
+                coming[kind] += per_request
+            else:
+                _take(screen, kind, reply)
 
 
 def _check(n: int, kinds: Sequence[Kind], per_request: int, most_requests: int | None, near: float) -> int:
@@ -144,13 +164,26 @@ def _check(n: int, kinds: Sequence[Kind], per_request: int, most_requests: int |
     return check_size(n, kinds, near)
 
 
+def _held(screen: Screen) -> dict[Kind, int]:
+    return {kind: len(kept) for kind, kept in screen.kept.items()}
+
+
+def _take(screen: Screen, kind: Kind, reply: str) -> None:
+    """Screen all that a reply holds."""
+    items = _items_in(reply)
+    if items is None:
+        screen.refuse(kind, "no JSON list", reply)
+    for item in items or ():
+        screen.take(kind, item)
+
+
 def _next_round(
-    screen: Screen, made: Mapping[Kind, int], n_each: int, per_request: int, limit: int, seed: int
+    held: Mapping[Kind, int], made: Mapping[Kind, int], n_each: int, per_request: int, limit: int, seed: int
 ) -> list[tuple[Kind, str]]:
     """Kind and prompt of the requests that would do if nothing more were refused; none where all are made."""
     work: list[tuple[Kind, str]] = []
-    for kind, kept in screen.kept.items():
-        missing = math.ceil(max(0, n_each - len(kept)) / per_request)
+    for kind, n_held in held.items():
+        missing = math.ceil(max(0, n_each - n_held) / per_request)
         for number in range(made[kind], min(limit, made[kind] + missing)):
             work.append((kind, _prompt(kind, per_request, number, seed)))
     return work
