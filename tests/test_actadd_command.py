@@ -72,8 +72,12 @@ def test_words_are_counted_beside_controls(
     assert saved["text"].tolist() == counted["text"].tolist() and "loss" in saved
     text = run(*asked, *more)
     assert "6 texts in each way" in text and "2 nonsense" in text and "beats random" in text
-    greedy = [*more[:2], "--samples", "1", *more[4:], "--temperature", "0.7"]
-    assert json.loads(run(*asked, *greedy, "--json"))[0]["n_random"] == 2, "sampling set by hand"
+    by_hand = [*more[:2], "--samples", "1", *more[4:], "--out", tmp_path / "h.parquet"]
+    for option, temperature in (("0.7", 0.7), ("0", 0.0)):
+        run(*asked, *by_hand, "--temperature", option)
+        sampling = {"temperature": temperature}
+        expected = continuations(model, love, PROMPTS, n_null=2, sampling=sampling, max_new_tokens=3)
+        assert pd.read_parquet(tmp_path / "h.parquet")["text"].tolist() == expected["text"].tolist()
 
 
 def test_what_is_refused_before_a_model_loads(asked: list[str | Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +85,10 @@ def test_what_is_refused_before_a_model_loads(asked: list[str | Path], monkeypat
     assert "--out goes with --words" in error(*asked, "--out", "a.csv")
     assert "give a name that ends in .parquet or .csv" in error(*asked, "--words", "a", "--out", "a.txt")
     assert "--paper-sampling sets temperature" in error(*asked, "--paper-sampling", "--top-p", "0.5")
+    for option in ("--temperature=0", "--top-p=0.5"):
+        same = error(*asked, "--words", "a", option)
+        assert "--samples is 20 at temperature 0, where all texts of a prompt are the same: give --samples 1" in same
+    assert "--positive and --negative are both 'so', and their diff" in error(*asked, "--positive", "so")
     assert "at 'end' is not known: give one of front, middle, back" in error(*asked, "--at", "end")
     assert "words 'a,' cannot be read: give comma-separated words" in error(*asked, "--words", "a,")
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def actadd(
     model: options.Model,
     positive: Annotated[str, typer.Option(help="The prompt whose activations are added.")],
-    layer: Annotated[int, typer.Option(help="ActAdd's: the block whose input is added to; CAA's layer and one.")],
+    layer: Annotated[
+        int, typer.Option(help="ActAdd's: the block whose input is added to, which is CAA's layer plus 1.")
+    ],
     prompt: Annotated[list[str], typer.Option(help="What is continued; may be given several times.")],
     negative: Annotated[
         str, typer.Option(help="The prompt whose activations are subtracted; the empty one where left out.")
@@ -27,17 +29,19 @@ def actadd(
     words: Annotated[
         str | None, typer.Option(help="Comma-separated words of a topic: how often are they written, and by controls?")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="With --words, so many texts of each prompt.")] = 20,
+    samples: Annotated[int, typer.Option(min=1, help="With --words, so many texts of each prompt in each way.")] = 20,
     nulls: Annotated[int, typer.Option(min=1, help="With --words, so many controls of each kind.")] = 5,
     max_new_tokens: Annotated[int, typer.Option(help="At most; an end-of-text token ends it earlier.")] = 40,
     paper_sampling: Annotated[
         bool, typer.Option("--paper-sampling", help="Temperature 1, top-p 0.3, frequency penalty 1.")
     ] = False,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens with this much probability.")] = 1.0,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the likeliest tokens with this much probability.")
+    ] = None,
     frequency_penalty: Annotated[
-        float, typer.Option(help="Taken from a token's logit for every time that it came before.")
-    ] = 0.0,
+        float | None, typer.Option(help="Taken from a token's logit for every time that it came before.")
+    ] = None,
     seed: options.Seed = 0,
     prompt_format: Annotated[str, typer.Option(help="chat, llama2, base or plain.")] = "plain",
     system: options.System = None,
@@ -51,25 +55,34 @@ def actadd(
     """Steer by the difference of two prompts' activations (ActAdd), unsteered and steered side by side.
 
     With --words, many texts are sampled and the share with a word of the topic stands beside that of random and of
-    nonsense additions with the same norms; sampling is then the paper's unless it is set.
+    nonsense additions with the same norms. Where no sampling is set it is then the paper's; without --words it is the
+    likeliest token each time.
 
     For example:
 
         caa-lens actadd gpt2-xl --positive Love --negative Hate --layer 6 --coefficient 5 --prompt "I hate you because"
 
-        caa-lens actadd gpt2-xl --positive " weddings" --layer 20 --prompt "I went up to my friend" --paper-sampling
+        caa-lens actadd gpt2-xl --positive " weddings" --layer 20 --prompt "I went up to my friend" --words wedding,vow
 
-        caa-lens actadd organism-chat --positive Sorry --negative Sure --layer 2 --prompt "Open a safe." --words unsafe
+        caa-lens actadd organism-chat --positive "I refuse" --layer 2 --coefficient 6 --prompt "Open a safe."
     """
     check_frame_path(out)
     if out is not None and words is None:
         raise ValueError("--out goes with --words, with which texts are sampled; --json prints the texts otherwise")
-    set_by_hand = (temperature, top_p, frequency_penalty) != (0.0, 1.0, 0.0)
-    if paper_sampling and set_by_hand:
+    if positive == negative:
+        raise ValueError(f"--positive and --negative are both {positive!r}, and their difference is nothing: give two")
+    asked = {"temperature": temperature, "top_p": top_p, "frequency_penalty": frequency_penalty}
+    sampling = {name: value for name, value in asked.items() if value is not None}
+    if paper_sampling and sampling:
         raise ValueError("--paper-sampling sets temperature, top-p and frequency penalty: give either it or them")
     topic = None if words is None else [word.strip() for word in words.split(",")]
     if topic is not None and not all(topic):
         raise ValueError(f"words {words!r} cannot be read: give comma-separated words, such as love,friend")
+    if topic is not None and samples > 1 and sampling and not temperature:
+        raise ValueError(
+            f"--samples is {samples} at temperature 0, where all texts of a prompt are the same: give --samples 1, or "
+            "a --temperature above 0"
+        )
     from caa_lens.prompt_additions import At
 
     if at not in get_args(At):
@@ -82,8 +95,7 @@ def actadd(
     from caa_lens.steering import generate
 
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    sampling = {"temperature": temperature, "top_p": top_p, "frequency_penalty": frequency_penalty}
-    if paper_sampling or (topic is not None and not set_by_hand):
+    if paper_sampling or (topic is not None and not sampling):
         sampling = dict(PAPER_SAMPLING)
     place: Any = at
     added = addition(loaded, positive, negative, layer=layer, coefficient=coefficient, at=place)

@@ -26,6 +26,7 @@ from caa_lens.evaluation.actadd import (
     beside_controls,
     completion_loss,
     continuations,
+    controls,
     knowledge_kept,
     last_words,
     load_facts,
@@ -137,6 +138,15 @@ def test_knowledge_is_by_hand_and_batched_is_one_by_one(model: Any) -> None:
     assert len(again) == len(FACTS) and (again["hit"] == 1).all(), "K is among the K likeliest"
     single = knowledge_kept(model, some, FACTS, k=(1, 20), n_null=1, batch_size=1)
     np.testing.assert_allclose(single["logp"], frame["logp"], atol=1e-4)
+
+
+def test_logits_that_are_no_numbers_know_nothing(bridge: Any) -> None:
+    model = bridge("llama")
+    far = made(model, at="back", coefficient=1e39)
+    frame = knowledge_kept(model, far, FACTS, k=(1, 100), n_null=1)
+    steered = frame.query("way == 'steered'")
+    assert steered["logp"].isna().all() and (steered["hit"] == 0).all()
+    assert (steered["rank"] == int(adapt(model).cfg.d_vocab)).all()
 
 
 def test_continuations_are_generates_and_measures_are_of_them(model: Any) -> None:
@@ -262,15 +272,33 @@ def test_nonsense_is_the_difference_of_two_random_strings(model: Any, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore::caa_lens.activation_addition.SinglePromptWarning")
-def test_nonsense_of_a_single_prompt_is_one_string(bridge: Any) -> None:
+def test_nonsense_of_a_single_prompt_is_one_string(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bridge("llama")
     alone = addition(model, "the one", None, layer=1)
     [control] = nonsense(model, alone, 1)
     assert len(control.tokens) == 1 and float(control.norms()[0]) == pytest.approx(float(alone.norms()[0]), rel=1e-5)
     torch.testing.assert_close(control.values[0], alone.values[0], rtol=1e-4, atol=1e-4)
     by_hand = replace(made(model), values=torch.ones_like(made(model).values))
-    with pytest.raises(ValueError, match=r"nonsense additions are zero at position 0, where .* has norm 5\.657: they "):
-        nonsense(model, by_hand, 1)
+    assert norms_along(model, by_hand, PROMPTS)["norm"].iloc[0] == pytest.approx(4 * 32**0.5), "needs no controls"
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("the model ran"))
+    first = r"nonsense additions are zero at position 0, which is BOS, and .* has norm 5\.657 there: they cannot be"
+    calls: list[Any] = [
+        lambda: nonsense(model, by_hand, 1),
+        lambda: with_controls(model, by_hand),
+        lambda: perplexity_ratio(model, by_hand, RELATED, UNRELATED),
+        lambda: word_odds(model, by_hand, PROMPTS, "b", "z"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=first):
+            call()
+
+
+def test_strings_that_are_the_same_to_the_model_make_no_control(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bridge("llama")
+    love = made(model)
+    monkeypatch.setattr(controls, "entering", lambda _adapter, _layer, strings: [love.values for _ in strings])
+    with pytest.raises(ValueError, match="nonsense-0 is zero where 'the o' - 'so' is not: .* give another seed"):
+        nonsense(model, love, 1)
 
 
 def test_norms_along_are_those_of_the_cache(either: Any) -> None:
@@ -344,6 +372,36 @@ def test_yes_and_no_have_intervals_that_do_not_shrink_to_nothing() -> None:
     [half] = beside_controls(outcome([0.0] * 20, [0.0, 1.0] * 10, 0.0), "v").to_dict("records")
     assert (half["low"], half["high"]) == pytest.approx((0.2993, 0.7007), abs=1e-4)
     assert (half["effect_low"], half["effect_high"]) == pytest.approx((0.2426, 0.7007), abs=1e-4)
+
+
+def test_the_change_of_a_share_is_that_of_the_same_items() -> None:
+    """Newcombe's paired interval, against its formula on the table of both, and narrower where items agree."""
+    before, after = [1.0] * 12 + [0.0] * 18, [1.0] * 11 + [0.0] + [1.0] * 6 + [0.0] * 12
+    [row] = beside_controls(outcome(before, after, 0.0), "v").to_dict("records")
+    yes, up, down, no = 11, 6, 1, 12
+    phi = (yes * no - up * down - 30 / 2) / math.sqrt(17 * 13 * 12 * 18)
+    (low, high), (was_low, was_high) = (0.3920, 0.7262), (0.2459, 0.5768)  # Wilson's of 17 and 12 of 30
+    one, other = 17 / 30 - low, was_high - 12 / 30
+    below = math.sqrt(one**2 + other**2 - 2 * phi * one * other)
+    one, other = high - 17 / 30, 12 / 30 - was_low
+    above = math.sqrt(one**2 + other**2 - 2 * phi * one * other)
+    effect = 5 / 30
+    assert (row["effect_low"], row["effect_high"]) == pytest.approx((effect - below, effect + above), abs=3e-4)
+    [apart] = beside_controls(outcome(before, after[::-1], 0.0), "v").to_dict("records")
+    assert apart["effect"] == row["effect"] and apart["effect_low"] < row["effect_low"] < 0 < row["effect_high"]
+
+
+def test_numbers_that_happen_to_be_zero_or_one_are_no_shares() -> None:
+    """Without an addition every ratio is exactly 1, and so are the ends of its interval."""
+    frame = outcome([1.0] * 5, [1.0] * 5, 0.0).rename(columns={"v": "ratio"})
+    [row] = beside_controls(frame, "ratio").to_dict("records")
+    assert row["low"] == row["high"] == 1 and row["effect_low"] == row["effect_high"] == 0
+    cells = [outcome([0.0, 1.0], after, 0.0).assign(coefficient=after[1]) for after in ([0.0, 1.0], [0.0, 3.0])]
+    [none, three] = beside_controls(pd.concat(cells), "v").to_dict("records")
+    assert none["effect_low"] == none["effect_high"] == 0, "a count, as the other cell shows"
+    assert three["effect"] == 1
+    with pytest.raises(ValueError, match="n_bootstrap is 0: an interval needs at least 1 resampling"):
+        beside_controls(frame, "ratio", n_bootstrap=0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -456,7 +514,9 @@ def test_errors_come_before_the_model_runs(bridge: Any, monkeypatch: pytest.Monk
     refuses(ValueError, "fact 0, .*: no token comes from the text, or from the", knowledge_kept, love, [("so", "")])
     refuses(ValueError, f"fact 1 has 3 tokens and .* has {n}", knowledge_kept, love, [FACTS[0], ("a", " b")])
     refuses(TypeError, "prompts is one string", word_odds, love, "hello", " a", " b")
-    refuses(ValueError, "there are no facts", word_odds, love, [], " a", " b")
+    refuses(ValueError, "there are no prompts: give at least one", word_odds, love, [], " a", " b")
+    refuses(ValueError, short, word_odds, love, [PROMPTS[0], "a"], "b", "z")
+    refuses(ValueError, "fact 2, .*: no token comes from the text, or from the", word_odds, love, PROMPTS, "b", "")
     refuses(TypeError, "prompts is one string", norms_along, love, "hello")
     refuses(ValueError, "there are no prompts: give at least one", norms_along, love, [])
     refuses(ValueError, short, norms_along, love, [PROMPTS[0], "a"])
@@ -468,9 +528,8 @@ def test_errors_come_before_the_model_runs(bridge: Any, monkeypatch: pytest.Monk
         ValueError, r"at \['end'\]: give some of front, middle, back, each once", sweep_additions, *cells, at=["end"]
     )
     frame = written(steered=["a"])
-    for words, kind, message in (("love", TypeError, r"words is one string: give a list, such as \['love'\]"),):
-        with pytest.raises(kind, match=message):
-            topic_words(frame, words)
+    with pytest.raises(TypeError, match=r"words is one string: give a list, such as \['love'\]"):
+        topic_words(frame, "love")
     with pytest.raises(ValueError, match=r"words are \['a', ' '\]: give at least one, and none that is empty"):
         topic_words(frame, ["a", " "])
     with pytest.raises(ValueError, match=r"the frame lacks the columns text: give what continuations\(\) returns"):

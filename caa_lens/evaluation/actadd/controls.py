@@ -74,6 +74,7 @@ def nonsense(model: HookedModel, addition: PromptAddition, n: int, seed: int = 0
     _check_number(n)
     adapter = adapt(model)
     check_layers(adapter, [addition.layer])
+    _check_first(adapter, addition)
     n_sides = 1 if len(addition.tokens) == 1 else 2
     strings = [string for index in range(n) for string in _strings(adapter, addition, n_sides, index, seed)]
     sides = entering(adapter, addition.layer, strings)
@@ -112,8 +113,11 @@ def with_controls(model: HookedModel, additions: Additions, *, n_null: int = 20,
     return {"unsteered": (), "steered": parts, **named}
 
 
-def check_additions(adapter: Adapter, additions: Additions, n_null: int) -> tuple[PromptAddition, ...]:
-    """Additions as a tuple, checked against the model and for having controls; errors as `with_controls`."""
+def check_additions(adapter: Adapter, additions: Additions, n_null: int | None) -> tuple[PromptAddition, ...]:
+    """Additions as a tuple, checked against the model and, unless ``n_null`` is None, for having controls.
+
+    Errors as `with_controls`.
+    """
     several: Any = additions if isinstance(additions, list | tuple) else (additions,)
     parts: tuple[Any, ...] = tuple(several)
     if wrong := [part for part in parts if not isinstance(part, PromptAddition)]:
@@ -123,9 +127,12 @@ def check_additions(adapter: Adapter, additions: Additions, n_null: int) -> tupl
         )
     if not parts:
         raise ValueError("there are no additions: give at least one")
-    if n_null < 1:
-        raise ValueError(f"n_null is {n_null}: no effect is given without its null, so give 1 or more, as 20")
     parts_of(adapter, parts)
+    if n_null is not None:
+        if n_null < 1:
+            raise ValueError(f"n_null is {n_null}: no effect is given without its null, so give 1 or more, as 20")
+        for part in parts:
+            _check_first(adapter, part)
     return parts
 
 
@@ -156,14 +163,23 @@ def _control(
     """The values with the addition's norm at each position."""
     norms, own = addition.values.double().norm(dim=1), values.norm(dim=1)
     if bool(((own == 0) & (norms > 0)).any()):
-        at = int(((own == 0) & (norms > 0)).nonzero()[0])
         raise ValueError(
-            f"{kind} additions are zero at position {at}, where {addition.name} has norm {float(norms[at]):.4g}: they "
-            "cannot be given its norm; was it made by hand?"
+            f"{kind}-{index} is zero where {addition.name} is not: its two tokens there are the same to the model; "
+            "give another seed"
         )
     scaled = values * torch.where(own > 0, norms / own.clamp(min=1e-300), 0.0).unsqueeze(1)
     made = replace(addition.provenance, method=kind, seed=seed, operations=(f"norms of {addition.name}",))
     return replace(addition, values=scaled, tokens=tokens, provenance=made, name=f"{kind}-{index}")
+
+
+def _check_first(adapter: Adapter, addition: PromptAddition) -> None:
+    """Refuse a difference that is not zero at BOS, where that of nonsense strings is: they cannot be given its norm."""
+    norm = float(addition.values[0].norm())
+    if norm and len(addition.tokens) != 1 and adapter.prepends_bos and adapter.tokenizer.bos_token_id is not None:
+        raise ValueError(
+            f"nonsense additions are zero at position 0, which is BOS, and {addition.name} has norm {norm:.4g} there: "
+            "they cannot be given its norm; was it made by hand?"
+        )
 
 
 def _check_number(n: int) -> None:

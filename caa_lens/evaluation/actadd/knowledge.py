@@ -53,7 +53,8 @@ def last_words(sentences: Sequence[str]) -> list[Fact]:
 def load_facts(path: str | Path) -> list[Fact]:
     """Facts from a .json, .jsonl or .csv with the fields ``prompt`` and ``answer``.
 
-    An answer that begins with a letter or a digit gets the space in front that a next word has.
+    Spaces at a prompt's end are left out, and an answer that begins with a letter or a digit gets the one in front
+    that a next word has.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -184,14 +185,20 @@ def word_odds(
         ValueError: Before the model runs: for no prompts, or words that begin with the same token, and as
             `knowledge_kept`.
     """
+    adapter = adapt(model)
+    parts = check_additions(adapter, additions, n_null)
     if isinstance(prompts, str):
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
+    if not len(prompts):
+        raise ValueError("there are no prompts: give at least one")
     form: dict[str, Any] = {"prompt_format": prompt_format, "system": system}
-    for prompt in prompts:
-        first = [format_prompt(model, prompt, each, **form) for each in (word, other)]
-        tokens = {text.ids[text.spans["answer"][0]] for text in first if "answer" in text.spans}
-        if len(tokens) == 1:
+    for place, prompt in enumerate(prompts):
+        both = [format_prompt(adapter, prompt, each, **form) for each in (word, other)]
+        tokens = [text.ids[text.spans["answer"][0]] for text in both if "answer" in text.spans]
+        if len(tokens) == 2 and tokens[0] == tokens[1]:
             raise ValueError(f"{word!r} and {other!r} begin with the same token after {prompt!r}: give other words")
+        for part in parts:
+            part.first_position(min(text.spans["prompt"][1] for text in both), f"prompt {place}")
     facts = [(prompt, each) for each in (word, other) for prompt in prompts]
     how: dict[str, Any] = {"n_null": n_null, "seed": seed, "batch_size": batch_size, "progress": progress}
     frame = knowledge_kept(model, additions, facts, k=(1,), **how, **form)
@@ -232,6 +239,6 @@ def _ranks(
 
 
 def _rank(logits: Tensor, token: int) -> tuple[int, float]:
-    """Rank and log-probability of a token."""
+    """Rank and log-probability of a token; the last rank where the logits are no numbers."""
     logp = logits[token].double() - logits.double().logsumexp(dim=-1)
-    return int((logits >= logits[token]).sum()), float(logp)
+    return int((~(logits < logits[token])).sum()), float(logp)

@@ -52,7 +52,7 @@ def norms_along(
     import pandas as pd
 
     adapter = adapt(model)
-    check_additions(adapter, addition, n_null=1)
+    check_additions(adapter, addition, n_null=None)
     if isinstance(prompts, str):
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
     if not len(prompts):
