@@ -19,19 +19,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from caa_lens.adapters import Adapter, HookedModel, TokenIds, adapt
+from caa_lens.adapters import Adapter, HookedModel, adapt
+from caa_lens.entering import entering
 from caa_lens.extraction import package_versions
-from caa_lens.hooking import hooked
 from caa_lens.models import check_layers, model_info
 from caa_lens.prompt_additions import At
 from caa_lens.prompt_additions import PromptAddition as PromptAddition
 from caa_lens.prompts import format_prompt, token_texts
 from caa_lens.provenance import Provenance
-from caa_lens.sites import Point, check_site
+from caa_lens.sites import check_site
 
 
 class SinglePromptWarning(UserWarning):
@@ -84,7 +80,7 @@ def addition(
     if any(len(ids) < width for ids in prompts):
         space = space_token(adapter)
         prompts = [[*ids, *[space] * (width - len(ids))] for ids in prompts]
-    sides = _entering(adapter, layer, prompts)
+    sides = entering(adapter, layer, prompts)
     name = repr(positive) if negative is None else f"{positive!r} - {negative!r}"
     found = PromptAddition(
         values=sides[0] if negative is None else sides[0] - sides[1],
@@ -129,25 +125,6 @@ def _ids(adapter: Adapter, text: str) -> list[int]:
     if not text and (bos is None or not adapter.prepends_bos):
         return []
     return list(format_prompt(adapter, text, prompt_format="plain").ids)
-
-
-def _entering(adapter: Adapter, layer: int, prompts: list[list[int]]) -> Float[Tensor, "prompt pos d_model"]:
-    """What enters a block at every position of prompts of one length; each in a pass of its own."""
-    seen: list[Tensor] = []
-
-    def keep(point: Point, stream: Tensor) -> None:
-        seen.append(stream[0].float().cpu())
-
-    with hooked(adapter, [(layer, "resid_pre")]) as hooks:
-        hooks.at = keep
-        for ids in prompts:
-            _run(adapter, ids)
-    return torch.stack(seen)
-
-
-def _run(adapter: Adapter, ids: TokenIds) -> None:
-    row = torch.tensor([list(ids)], device=adapter.device)
-    adapter.forward(row, torch.ones_like(row), torch.tensor([len(ids) - 1], device=adapter.device))
 
 
 def _provenance(model: HookedModel, prompts: str) -> Provenance:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from caa_lens.adapters import HookedModel
 from caa_lens.evaluation.fluency import diversity, perplexity
+from caa_lens.evaluation.items import wilson
 from caa_lens.evaluation.judged import summarize_scores
 from caa_lens.evaluation.judging import Judge, identity_of, read_cache, score_answers
 from caa_lens.evaluation.open_ended import COLUMNS, check_answers, id_of
@@ -347,15 +348,10 @@ def _check_judges(behaviors: Iterable[str], judge: Judge | Mapping[str, Judge], 
 
 def _share(scores: pd.Series[Any], shows: float) -> dict[str, float]:
     """How many of the scores say that the behaviour is there, with Wilson's interval."""
-    from scipy.stats import binomtest
-
     known = scores.dropna()
-    names = ("share", "share_low", "share_high")
-    if known.empty:
-        return dict.fromkeys(names, float("nan"))
-    hits = int((known >= shows).sum())
-    interval: Any = binomtest(hits, len(known)).proportion_ci(method="wilson")
-    return dict(zip(names, (hits / len(known), float(interval.low), float(interval.high)), strict=True))
+    hits, n = int((known >= shows).sum()), len(known)
+    low, high = wilson(hits, n)
+    return {"share": hits / n if n else float("nan"), "share_low": low, "share_high": high}
 
 
 def _against(nulls: Any, change: float) -> dict[str, float]:

@@ -33,7 +33,7 @@ LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
         "prompts": ("prompts",),
         "branching": ("branching", "decoding", "edits", "hooking", "memory", "packing"),
     },
-    2: {"extraction": ("extraction",), "steering": ("steering", "conditions", "positions")},
+    2: {"extraction": ("extraction",), "steering": ("steering", "conditions", "entering", "positions")},
     3: {
         "sweeps": ("sweeps",),
         "analysis": ("analysis",),

@@ -100,7 +100,7 @@ def steerability_summary(frame: pd.DataFrame, n_bootstrap: int = 2000, seed: int
         row |= dict(zip(columns, _balanced_slope(items, n_bootstrap, seed), strict=True))
         row["slope_sd"] = items["slope"].std()
         row["share_anti"] = means["slope"][3]
-        row["anti_low"], row["anti_high"] = _wilson(int((items["slope"] < 0).sum()), n)
+        row["anti_low"], row["anti_high"] = wilson(int((items["slope"] < 0).sum()), n)
         row["spearman"] = items["spearman"].mean()
         for name in _SLOPES[1:]:
             columns = (name, f"{name}_low", f"{name}_high", f"share_anti_{name.removeprefix('slope_')}")
@@ -236,7 +236,7 @@ def _balanced_slope(items: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[f
     return float(balanced(slopes, [strata[letter] for letter in letters])), float(low), float(high)
 
 
-def _wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson(hits: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (1927, J. American Statistical Association 22), which holds for few items."""
     if not n:
         return float("nan"), float("nan")

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.evaluation.actadd.entering import entering
+from caa_lens.entering import entering
 from caa_lens.models import check_layers
 from caa_lens.prompt_additions import PromptAddition
 from caa_lens.prompts import token_texts

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from caa_lens.adapters import HookedModel, adapt
 from caa_lens.branching import check_context
+from caa_lens.entering import entering
 from caa_lens.evaluation.actadd.controls import check_additions
-from caa_lens.evaluation.actadd.entering import entering
 from caa_lens.prompt_additions import PromptAddition
 from caa_lens.prompts import PromptFormat, format_prompt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from caa_lens.evaluation.actadd.controls import KINDS
+from caa_lens.evaluation.items import wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +16,6 @@ GROUPS = ("layer", "at", "coefficient", "kind", "k")
 
 _NUMBERS = ("ratio", "kl", "loss", "logp", "odds")
 """Values that are no yes and no, also where all are 0 or 1: without an addition every ratio is 1 and every KL 0."""
-
-_Z = 1.959964
 
 
 def beside_controls(frame: pd.DataFrame, value: str, *, n_bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -103,7 +102,7 @@ def _effect(
     share, was = float(after.mean()), float(before.mean())
     effect = share - was
     if yes_or_no:
-        (low, high), (was_low, was_high) = _wilson(share, n), _wilson(was, n)
+        (low, high), (was_low, was_high) = wilson(int(after.sum()), n), wilson(int(before.sum()), n)
         phi = _correlation(before, after)
         below, above = _joined(share - low, was_high - was, phi), _joined(high - share, was - was_low, phi)
         ends = effect - below, effect + above
@@ -125,13 +124,6 @@ def _correlation(before: np.ndarray, after: np.ndarray) -> float:
 def _joined(one: float, other: float, phi: float) -> float:
     """The distance from a change to an end of its interval, from those of its two shares."""
     return max(one**2 + other**2 - 2 * phi * one * other, 0.0) ** 0.5
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    spread = _Z**2 / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = (spread * share * (1 - share) + spread**2 / 4) ** 0.5 / (1 + spread)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _against(kind: str, null: np.ndarray, effect: float) -> dict[str, float]:
