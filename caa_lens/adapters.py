@@ -361,6 +361,15 @@ def left_padded(
     return ids.to(adapter.device), mask.to(adapter.device)
 
 
+def right_padded(adapter: Adapter, sequences: Sequence[TokenIds]) -> Int[Tensor, "batch pos"]:
+    """Token ids of sequences of different lengths, each with its last token again up to the longest.
+
+    Causal attention never looks there, so that no mask is needed.
+    """
+    width = max(len(ids) for ids in sequences)
+    return torch.tensor([[*ids, *[ids[-1]] * (width - len(ids))] for ids in sequences], device=adapter.device)
+
+
 def adapt(model: HookedModel | Adapter) -> Adapter:
     """Choose the adapter by what the model offers, without importing either class.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from caa_lens.adapters import Adapter, Prefix, TokenIds, left_padded
+from caa_lens.adapters import Adapter, Prefix, TokenIds, left_padded, right_padded
 from caa_lens.edits import points_of
 from caa_lens.hooking import EndOfReading, Hooks, Reading, RowPass, hooked
 from caa_lens.memory import fork_bytes, give_back, logits_at_once, most_tokens, prompt_bytes, working_bytes
@@ -199,7 +199,8 @@ class _Run:
             chunk = todo[at : at + rows]
             members = [branches[index] for index in chunk]
             parents = torch.tensor([row_of[branch.prompt] for branch in members], device=adapter.device)
-            ids, last = _right_padded(adapter, [branch.tokens for branch in members])
+            ids = right_padded(adapter, [branch.tokens for branch in members])
+            last = torch.tensor([len(branch.tokens) - 1 for branch in members], device=adapter.device)
             reading = Reading(adapter, self._read, torch.arange(len(chunk), device=adapter.device), self._site)
             hooks.at, hooks.before = RowPass(adapter, [branch.edits for branch in members], reading, last).at, None
             try:
@@ -226,10 +227,3 @@ def _columns(
             chunk.append(mine[:n_branches])
             left[row] = mine[n_branches:]
         yield chunk
-
-
-def _right_padded(adapter: Adapter, sequences: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
-    width = max(len(tokens) for tokens in sequences)
-    ids = torch.tensor([[*tokens, *[tokens[-1]] * (width - len(tokens))] for tokens in sequences])
-    last = torch.tensor([len(tokens) - 1 for tokens in sequences])
-    return ids.to(adapter.device), last.to(adapter.device)

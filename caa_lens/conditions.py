@@ -21,7 +21,7 @@ from caa_lens.edits import Edit
 from caa_lens.hooking import hooked
 from caa_lens.interventions import Condition as Condition
 from caa_lens.interventions import Over, check_over
-from caa_lens.memory import most_tokens, prompt_bytes, working_bytes
+from caa_lens.memory import by_length, prompts_at_once
 from caa_lens.models import check_layers
 from caa_lens.positions import Positions, prompt_end
 from caa_lens.prompts import PromptFormat, format_prompt
@@ -185,13 +185,9 @@ def _cosines(
     check_batch_size(batch_size)
     check_context(adapter, [len(ids) for ids in prompts])
     found, point = torch.empty(len(prompts)), (vector.layer, vector.site)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     with hooked(adapter, [point]) as hooks:
-        while order:
-            longest = len(prompts[order[0]])
-            fitting = working_bytes(adapter.device) // prompt_bytes(adapter, longest, 1)
-            size = batch_size or max(1, min(most_tokens(adapter.device) // longest, fitting))
-            batch, order = order[:size], order[size:]
+        for batch in by_length([len(ids) for ids in prompts], lambda n: batch_size or prompts_at_once(adapter, n)):
+            longest = len(prompts[batch[0]])
             ids, mask = left_padded(adapter, [prompts[index] for index in batch])
             ends = torch.full((len(batch),), longest - 1)
             begins = torch.tensor([longest - len(prompts[index]) for index in batch])

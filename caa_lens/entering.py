@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caa_lens.adapters import Adapter, TokenIds
+from caa_lens.adapters import Adapter, TokenIds, right_padded
 from caa_lens.hooking import hooked
-from caa_lens.memory import most_tokens
+from caa_lens.memory import by_length, most_tokens
 from caa_lens.sites import Point
 
 
@@ -20,19 +20,16 @@ def entering(adapter: Adapter, layer: int, prompts: Sequence[TokenIds]) -> list[
     Prompts are padded on the right, where causal attention never looks.
     """
     found: dict[int, Tensor] = {}
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+    lengths = [len(ids) for ids in prompts]
     with hooked(adapter, [(layer, "resid_pre")]) as hooks:
-        while order:
-            width = len(prompts[order[0]])
-            size = max(1, most_tokens(adapter.device) // width)
-            batch, order = order[:size], order[size:]
-            padded = [[*prompts[index], *[prompts[index][-1]] * (width - len(prompts[index]))] for index in batch]
-            ids = torch.tensor(padded, device=adapter.device)
+        for batch in by_length(lengths, lambda longest: max(1, most_tokens(adapter.device) // longest)):
+            ids = right_padded(adapter, [prompts[index] for index in batch])
 
             def keep(point: Point, stream: Tensor, *, batch: list[int] = batch) -> None:
                 for row, index in enumerate(batch):
                     found[index] = stream[row, : len(prompts[index])].float().cpu()
 
             hooks.at = keep
-            adapter.forward(ids, torch.ones_like(ids), torch.full((len(batch),), width - 1, device=adapter.device))
+            ends = torch.full((len(batch),), ids.shape[1] - 1, device=adapter.device)
+            adapter.forward(ids, torch.ones_like(ids), ends)
     return [found[index] for index in range(len(prompts))]

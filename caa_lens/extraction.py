@@ -87,7 +87,7 @@ def extract_vectors(
         ValueError: For layers or a site the model lacks, no pairs, a role a pair does not have, or a pair whose two
             sides are the same up to the read position.
     """
-    adapter, asked, pairs = adapt(model), _places(model, layers, site), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), check_places(model, layers, site), _dataset(pairs)
     total = torch.zeros(len(asked), adapter.d_model, dtype=torch.float64)
 
     def add(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -114,7 +114,7 @@ def extract_activations(
 
     Takes ``2 x pairs x layers x d_model x 4`` bytes of memory.
     """
-    adapter, asked, pairs = adapt(model), _places(model, layers, site), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), check_places(model, layers, site), _dataset(pairs)
     sides = torch.empty(2, len(pairs), len(asked), adapter.d_model)
 
     def keep(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -125,7 +125,8 @@ def extract_activations(
     return ContrastActivations(sides[0], sides[1], asked, tuple(range(len(pairs))), provenance, name)
 
 
-def _places(model: HookedModel, layers: Sequence[int] | None, site: str) -> tuple[int, ...]:
+def check_places(model: HookedModel, layers: Sequence[int] | None, site: str) -> tuple[int, ...]:
+    """The layers asked for, ascending, all of them for None; or a ValueError where the model lacks one or its site."""
     adapter, asked = adapt(model), check_layers(model, layers)
     for layer in asked:
         check_site(adapter, layer, site)

@@ -17,7 +17,7 @@ from caa_lens.interventions import Intervention
 from caa_lens.prompts import PromptFormat
 from caa_lens.steering import generate
 from caa_lens.sweeps import sweep
-from caa_lens.vectors import SteeringVector, SteeringVectors
+from caa_lens.vectors import SteeringVector
 from caa_lens.viz.theme import INK, OKABE_ITO
 from caa_lens.viz.token_spans import FRAME, NOTE
 from caa_lens.viz.token_views import steered_beside
@@ -119,9 +119,8 @@ def _choices(
     import numpy as np
     import pandas as pd
 
-    alone = SteeringVectors(vector.value[None], (vector.layer,), vector.provenance, vector.name)
     items = ContrastDataset.from_pairs([pair])
-    frame = sweep(model, alone, items, multipliers=(multiplier,), **form).set_index("multiplier")
+    frame = sweep(model, vector.alone(), items, multipliers=(multiplier,), **form).set_index("multiplier")
     rows: list[dict[str, Any]] = []
     for steered, cell in ((False, frame.loc[0.0]), (True, frame.loc[multiplier])):
         p = {pair.positive: np.exp(cell["logp_matching"]), pair.negative: np.exp(cell["logp_other"])}

@@ -6,7 +6,7 @@ say how many fit. The estimates count what is largest (attention scores, keys an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import torch
@@ -56,6 +56,21 @@ def _malloc_trim() -> Callable[[int], int] | None:
         return ctypes.CDLL(None).malloc_trim
     except (OSError, TypeError, AttributeError):  # another system, or another C library
         return None
+
+
+def by_length(lengths: Sequence[int], fits: Callable[[int], int]) -> Iterator[list[int]]:
+    """Indices of texts of about the same length together, the longest first; ``fits`` says how many of a length."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
+    while order:
+        size = fits(lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
+def prompts_at_once(adapter: Adapter, length: int) -> int:
+    """How many prompts of this length are run together."""
+    fitting = working_bytes(adapter.device) // prompt_bytes(adapter, length, 1)
+    return max(1, min(most_tokens(adapter.device) // length, fitting))
 
 
 def prompt_bytes(adapter: Adapter, n_prompt: int, n_new: int) -> int:

@@ -25,7 +25,7 @@ from caa_lens.evaluation.open_ended import COLUMNS, check_answers, id_of
 from caa_lens.evaluation.rubrics import choose_rubrics
 from caa_lens.prompts import PromptFormat
 from caa_lens.steering import generate
-from caa_lens.vectors import SteeringVector, SteeringVectors, random_like
+from caa_lens.vectors import SteeringVector, random_like
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,8 +138,7 @@ def attack(
     import pandas as pd
 
     scale = check_attack(prompts, multipliers, n_random)
-    mine = SteeringVectors(vector.value[None], (vector.layer,), vector.provenance, vector.name)
-    tried = {OWN: vector} | {null.name: null[vector.layer] for null in random_like(mine, n_random, seed)}
+    tried = {OWN: vector} | {null.name: null[vector.layer] for null in random_like(vector.alone(), n_random, seed)}
     ways: dict[tuple[str, float], SteeringVector | None] = {(OWN, 0.0): None}
     ways |= {(name, multiplier): each * multiplier for name, each in tried.items() for multiplier in scale}
     asked = [(behavior, place, text) for behavior, texts in prompts.items() for place, text in enumerate(texts)]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from caa_lens.contrast import OtherAnswers, behaviors, data_dir
 from caa_lens.prompts import PromptFormat
 from caa_lens.run_folder import HOW
+from caa_lens.sites import Site
 
 
 class StudySettings(BaseModel):
@@ -73,7 +74,7 @@ class StudySettings(BaseModel):
     base_prompt_format: PromptFormat | None = None
     system: str | None = None
     read: int | str = "answer_letter"
-    site: Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"] = "resid_post"
+    site: Site = "resid_post"
     dev_fraction: float = Field(default=0.2, gt=0, lt=0.5)
     max_pairs: int | None = Field(default=None, ge=3)
     other_answers: OtherAnswers = "error"

@@ -13,13 +13,14 @@ MLP and not the blocks above. `site_hooks` carries the change over into the stre
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from caa_lens.adapters import Adapter
 
-SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+Site = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
+SITES: tuple[Site, ...] = get_args(Site)
 """In the order in which a pass comes to them."""
 
 Point = tuple[int, str]

@@ -26,10 +26,9 @@ from torch import Tensor
 
 from caa_lens.adapters import HookedModel, adapt
 from caa_lens.analysis.streams import run_texts
-from caa_lens.extraction import package_versions
-from caa_lens.models import check_layers, model_info
+from caa_lens.extraction import check_places, package_versions
+from caa_lens.models import model_info
 from caa_lens.prompts import FormattedPrompt, PromptFormat, default_format, format_prompt
-from caa_lens.sites import check_site
 from caa_lens.steering import generate
 from caa_lens.vectors import Provenance, SteeringVector, SteeringVectors, random_like
 
@@ -83,11 +82,9 @@ def style_vectors(
             the texts, or layers or a site the model lacks. Later: for a prompt to which the model says nothing, or
             where nothing is left of the difference.
     """
-    adapter, asked = adapt(model), check_layers(model, layers)
+    adapter, asked = adapt(model), check_places(model, layers, site)
     if read not in ("end", "mean"):
         raise ValueError(f"read {read!r} is not known: give 'end' or 'mean'")
-    for layer in asked:
-        check_site(adapter, layer, site)
     prompts = _check_texts(texts)
     form: Any = {"prompt_format": prompt_format, "system": system}
     own = [format_prompt(adapter, prompt, text, **form) for prompt, text in texts]
@@ -200,8 +197,7 @@ def style_effect(
         )
     compare = measure or rouge_l
     compare(texts[0][1], texts[0][1])  # fails now where its library is not installed
-    lone = SteeringVectors(vector.value[None], (vector.layer,), vector.provenance, vector.name)
-    tried = [vector, *(null[vector.layer] for null in random_like(lone, n_random, seed))]
+    tried = [vector, *(null[vector.layer] for null in random_like(vector.alone(), n_random, seed))]
     ways = {(place, step): each * step for place, each in enumerate(tried) for step in scale}
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     bar: Any = "answering" if progress else False

@@ -153,6 +153,10 @@ class SteeringVector(_Linear):
             raise ValueError(f"vector {self.name!r} is zero at layer {self.layer}: it has no direction")
         return self._changed(self.value.double() / self.norm(), "unit norm")
 
+    def alone(self) -> SteeringVectors:
+        """The same vector as a set with one layer, for what takes sets."""
+        return SteeringVectors(self.value[None], (self.layer,), self.provenance, self.name)
+
     def at_layer(self, layer: int) -> SteeringVector:
         """The same numbers, to be used at another layer (transfer between layers, CAA section 8)."""
         moved = self.provenance.then(f"layer {self.layer} -> {layer}")

@@ -18,7 +18,7 @@ from torch import Tensor
 from caa_lens.adapters import Adapter, left_padded
 from caa_lens.branching import check_batch_size, check_context
 from caa_lens.interventions import Recipe
-from caa_lens.memory import most_tokens, prompt_bytes, working_bytes
+from caa_lens.memory import by_length, prompts_at_once
 from caa_lens.prompts import FormattedPrompt, PromptFormat, format_prompt
 from caa_lens.steering import edits_of, steer
 
@@ -92,13 +92,9 @@ def run_texts(
     check_batch_size(batch_size)
     edits = edits_of(adapter, recipe)
     check_context(adapter, [len(text.ids) for text in texts])
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids), reverse=True)
     logits: dict[int, Tensor] = {}
-    while order:
-        longest = len(texts[order[0]].ids)
-        fitting = working_bytes(adapter.device) // prompt_bytes(adapter, longest, 1)
-        size = batch_size or max(1, min(most_tokens(adapter.device) // longest, fitting))
-        batch, order = order[:size], order[size:]
+    for batch in by_length([len(text.ids) for text in texts], lambda n: batch_size or prompts_at_once(adapter, n)):
+        longest = len(texts[batch[0]].ids)
         ids, mask = left_padded(adapter, [texts[index].ids for index in batch])
         starts = torch.tensor([longest - len(texts[index].ids) + steered_from(texts[index]) for index in batch])
         passed: set[str] = set()

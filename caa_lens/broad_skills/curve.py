@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, HookedModel, TokenIds, adapt
+from caa_lens.adapters import Adapter, HookedModel, TokenIds, adapt, right_padded
 from caa_lens.branching import check_batch_size
 from caa_lens.broad_skills.making import KINDS, documents_of
 from caa_lens.interventions import Intervention
-from caa_lens.memory import logits_at_once, most_tokens
+from caa_lens.memory import by_length, logits_at_once, most_tokens
 from caa_lens.nulls import null_vectors
 from caa_lens.steering import edits_of, steer
-from caa_lens.vectors import SteeringVector, SteeringVectors
+from caa_lens.vectors import SteeringVector
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,9 +80,8 @@ def skill_curve(
         kind: [text.ids for text in documents_of(adapter, side, kind, max_tokens)]
         for kind, side in zip(KINDS, (target, other), strict=True)
     }
-    alone = SteeringVectors(vector.value[None], (vector.layer,), vector.provenance, vector.name)
     every = {"skill": vector} | {
-        null.name: null[vector.layer] for null in null_vectors(alone, n_controls, kind="permuted", seed=seed)
+        null.name: null[vector.layer] for null in null_vectors(vector.alone(), n_controls, kind="permuted", seed=seed)
     }
     rows: list[dict[str, Any]] = []
     shown = progress if isinstance(progress, str) else "steering"
@@ -132,15 +131,9 @@ def check_curve(coefficients: Sequence[float], n_controls: int, keep: float) -> 
 
 def _correct(adapter: Adapter, part: Intervention, texts: Sequence[TokenIds], batch_size: int | None) -> list[int]:
     """How many tokens of each text are the likeliest ones, with this part added at all positions."""
-    order = sorted(range(len(texts)), key=lambda text: len(texts[text]), reverse=True)
-    right = [0] * len(texts)
-    while order:
-        width = len(texts[order[0]])
-        size = batch_size or max(1, min(most_tokens(adapter.device), logits_at_once(adapter)) // width)
-        batch, order = order[:size], order[size:]
-        # Padded on the right, where causal attention never looks, with a mask of ones, as running text always is here.
-        ids = torch.tensor([[*texts[text], *[texts[text][-1]] * (width - len(texts[text]))] for text in batch])
-        ids = ids.to(adapter.device)
+    right, most = [0] * len(texts), min(most_tokens(adapter.device), logits_at_once(adapter))
+    for batch in by_length([len(ids) for ids in texts], lambda longest: batch_size or max(1, most // longest)):
+        ids = right_padded(adapter, [texts[text] for text in batch])  # with a mask of ones, as running text is here
         with torch.no_grad(), steer(adapter.model, part, positions="all"):
             logits = adapter.model(ids, attention_mask=torch.ones_like(ids), return_type="logits")
         hits = (logits[:, :-1].argmax(dim=-1) == ids[:, 1:]).cpu()

@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.analysis.streams import run_texts
 from caa_lens.branching import check_context
-from caa_lens.models import check_layers, model_info
+from caa_lens.extraction import check_places
+from caa_lens.models import model_info
 from caa_lens.prompts import FormattedPrompt, format_prompt
 from caa_lens.provenance import Provenance
-from caa_lens.sites import check_site
 from caa_lens.vectors import SteeringVectors
 
 Over = Literal["last", "every"]
@@ -66,10 +66,8 @@ def skill_vectors(
 
     Source: van der Weij et al., arXiv 2403.05767, on broad skills.
     """
-    adapter, asked = adapt(model), check_layers(model, layers)
+    adapter, asked = adapt(model), check_places(model, layers, site)
     check_over(over)
-    for layer in asked:
-        check_site(adapter, layer, site)
     sides = [documents_of(adapter, texts, kind, max_tokens) for texts, kind in zip((target, other), KINDS, strict=True)]
     if both := sorted(set(target) & set(other)):
         raise ValueError(f"target and other share {len(both)} documents, such as {both[0][:60]!r}: give two kinds")

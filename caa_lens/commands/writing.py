@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from caa_lens.commands import options, sending
-from caa_lens.commands.output import check_frame_path, save_frame, show_frame, show_json
+from caa_lens.commands.output import check_frame_path, check_path, save_frame, show_frame, show_json
 
 
 def make_hallucinations(
@@ -62,8 +62,7 @@ def make_hallucinations(
     from caa_lens.hallucination import KINDS, estimate_pairs, from_world, generate_pairs
     from caa_lens.hallucination.writing import request_limit
 
-    if out.suffix != ".json":
-        raise ValueError(f"cannot write {out}: give a name that ends in .json")
+    check_path(out, ".json")
     check_frame_path(refused)
     if world == (model is not None) or (world and endpoint is not None):
         raise ValueError("give either --world, or --model with the name of a writer at an endpoint")

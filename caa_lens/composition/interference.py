@@ -22,7 +22,7 @@ from caa_lens.contrast import ContrastDataset
 from caa_lens.evaluation.choices import balanced
 from caa_lens.interventions import Intervention, Recipe, as_interventions
 from caa_lens.prompts import PromptFormat
-from caa_lens.vectors import SteeringVector, SteeringVectors, random_like
+from caa_lens.vectors import SteeringVector, random_like
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,9 +197,8 @@ def interference(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0)
 
 def random_parts(part: Intervention, name: str, n: int, seed: int) -> list[Intervention]:
     """So many interventions like this one, each with a random vector of the same norm in its place."""
-    vector = part.vector
-    alone = SteeringVectors(vector.value[None], (vector.layer,), vector.provenance, name)
-    return [replace(part, vector=each[vector.layer]) for each in random_like(alone, n, seed)]
+    named = replace(part.vector.alone(), name=name)
+    return [replace(part, vector=each[part.layer]) for each in random_like(named, n, seed)]
 
 
 def _check(parts: Mapping[str, Intervention], items: Mapping[str, ContrastDataset], n_random: int) -> None:

@@ -18,11 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, TokenIds
+from caa_lens.adapters import Adapter, TokenIds, right_padded
 from caa_lens.branching import check_batch_size, check_context
 from caa_lens.edits import Edit, PromptEdit
 from caa_lens.hooking import Hooks, RowPass
-from caa_lens.memory import logit_bytes, most_tokens, prompt_bytes, working_bytes
+from caa_lens.memory import by_length, logit_bytes, most_tokens, prompt_bytes, working_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,7 @@ class RunningTexts:
         self._wide = torch.float32 if adapter.device.type == "mps" else torch.float64  # which Apple's GPUs lack
         room = working_bytes(adapter.device)
         self._room, self._slice = room, max(1, room // (32 * logit_bytes(adapter)))
-        order = sorted(range(len(texts)), key=lambda text: len(texts[text]), reverse=True)
-        self._groups: list[list[int]] = []
-        while order:
-            size = self._rows(len(texts[order[0]]))
-            self._groups.append(order[:size])
-            order = order[size:]
+        self._groups = list(by_length([len(ids) for ids in texts], self._rows))
         columns = sum(len(group) * len(texts[group[0]]) for group in self._groups)
         self._keeps = keep and columns * logit_bytes(adapter) <= room // 2
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
@@ -152,9 +147,7 @@ class RunningTexts:
 
     def _logits(self, members: Sequence[int], edits: Sequence[Sequence[Edit | PromptEdit]] | None) -> Tensor:
         """One pass, ``[row, column, d_vocab]`` in the model's dtype."""
-        width = max(len(self._texts[text]) for text in members)
-        padded = [[*self._texts[text], *[self._texts[text][-1]] * (width - len(self._texts[text]))] for text in members]
-        ids = torch.tensor(padded, device=self._adapter.device)
+        ids = right_padded(self._adapter, [self._texts[text] for text in members])
         self._hooks.at = None
         if edits is not None:
             steered = [[edit for edit in of_row if isinstance(edit, Edit)] for of_row in edits]

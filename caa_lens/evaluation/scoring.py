@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, TokenIds
+from caa_lens.adapters import Adapter, TokenIds, right_padded
 from caa_lens.branching import branch_logits, check_batch_size
 from caa_lens.edits import Edit, points_of
 from caa_lens.hooking import Hooks, RowPass, hooked
@@ -184,11 +184,9 @@ def _whole_pass(
     adapter: Adapter, hooks: Hooks, texts: Sequence[_Text], edits: Sequence[Sequence[Edit]], positions: Where
 ) -> Tensor:
     """Logits ``[row, pos, d_vocab]`` in the model's dtype; each row with its own edits from its own start."""
-    width = max(len(text.ids) for text in texts)
-    ids = torch.tensor([[*text.ids, *[text.ids[-1]] * (width - len(text.ids))] for text in texts])
+    ids = right_padded(adapter, [text.ids for text in texts])
     first = torch.tensor([max(1, text.start) if positions == "prompt_end" else 1 for text in texts])
     hooks.at, hooks.before = RowPass(adapter, edits, start=first).at, None
-    ids = ids.to(adapter.device)
     # A mask of ones: without one, HookedTransformer may take tokens that look like padding for padding.
     return adapter.model(ids, attention_mask=torch.ones_like(ids), return_type="logits")
 
