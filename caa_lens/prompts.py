@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.contrast import ContrastPair
+from caa_lens.datasets.contrast import ContrastPair
+from caa_lens.models.adapters import Adapter, HookedModel, adapt
 
 PromptFormat = Literal["chat", "llama2", "base", "plain"]
 LETTER = re.compile(r"\(([A-Z])\)")

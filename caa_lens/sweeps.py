@@ -1,9 +1,10 @@
 """Layers x multipliers x items: the experiment that every CAA study turns on, as one tidy frame.
 
 Each item is a question with two answers. Its prompt is run once; every cell of the sweep is then a branch of one or two
-steered tokens (`caa_lens.branching`), and what is kept of it are the log-probabilities of the two answers at the first
-token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). Norm-matched random
-vectors go through the same cells. `caa_lens.evaluation.choices.summarize` turns the frame into effects and intervals.
+steered tokens (`caa_lens.engine.branching`), and what is kept of it are the log-probabilities of the two answers at the
+first token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). Norm-matched
+random vectors go through the same cells. `caa_lens.evaluation.choices.summarize` turns the frame into effects and
+intervals.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.branching import branch_logits
-from caa_lens.conditions import settle
-from caa_lens.contrast import ContrastDataset, ContrastPair
-from caa_lens.edits import Edit
-from caa_lens.interventions import Condition, Intervention
-from caa_lens.models import check_layers
-from caa_lens.operations import Add, Operation
-from caa_lens.packing import Branch
+from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
+from caa_lens.engine.branching import branch_logits
+from caa_lens.engine.edits import Edit
+from caa_lens.engine.packing import Branch
+from caa_lens.interventions.interventions import Condition, Intervention
+from caa_lens.interventions.operations import Add, Operation
+from caa_lens.models.adapters import Adapter, HookedModel, adapt
+from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, both_answers
-from caa_lens.steering import parts_of
-from caa_lens.vectors import SteeringVectors, random_like
+from caa_lens.steering.conditions import settle
+from caa_lens.steering.steering import parts_of
+from caa_lens.vectors.vectors import SteeringVectors, random_like
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,13 +83,14 @@ def sweep(
         layers: Layers to steer; None for all that the vectors have.
         multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
         n_random: So many random vectors of each layer's norm go through the same cells.
-        nulls: Other vectors that do, such as `caa_lens.nulls.null_vectors` gives, under their own names; for several
-            behaviours, a mapping by behaviour.
+        nulls: Other vectors that do, such as `caa_lens.extraction.nulls.null_vectors` gives, under their own names; for
+            several behaviours, a mapping by behaviour.
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
         site: Where in the block to steer; None for where the vectors were read.
-        operation: What is done with the vectors, the multiplier being how much of it; see `caa_lens.operations`.
+        operation: What is done with the vectors, the multiplier being how much of it; see
+            `caa_lens.interventions.operations`.
         when: Steer only items whose prompt this holds for; it is decided once an item, on the unsteered prompt.
         batch_size: Prompts run at once.
         progress: Show a progress bar, under this text where it is one.

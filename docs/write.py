@@ -103,7 +103,7 @@ def run_command(arguments: list[str]) -> str:
     """
     from typer.testing import CliRunner
 
-    from caa_lens import cli
+    from caa_lens.cli import app as cli
 
     result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "120"})
     if result.exit_code:
@@ -115,7 +115,7 @@ def command_tree() -> dict[str, Any]:
     """Every command by its full name, such as ``judge world``; groups are there too."""
     import typer
 
-    from caa_lens import cli
+    from caa_lens.cli import app as cli
 
     found: dict[str, Any] = {}
 

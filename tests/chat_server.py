@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from caa_lens.evaluation import pacing
+from caa_lens.judging import pacing
 
 KEY = "sk-secret-0123456789"
 

@@ -11,10 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caa_lens.edits import Edit
+from caa_lens.datasets.contrast import ContrastPair
+from caa_lens.engine.edits import Edit
 
 Plain = Edit | tuple[int, Tensor]
 """A vector that is added to a block's output."""
+
+QUESTIONS = [
+    "Is it so?\n (A) yes\n (B) no",
+    "one two three four five six seven eight nine ten?\n (A) this one\n (B) or rather that one",
+    "a?\n (A) b\n (B) c",
+]
+PAIRS = [ContrastPair(question, "(A)", "(B)") for question in QUESTIONS]
+PAIRS[1] = PAIRS[1].swapped()
 
 
 def plain_logits(model: Any, ids: Sequence[int], edits: Sequence[Plain] = (), start: int = 0) -> Tensor:

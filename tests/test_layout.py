@@ -6,6 +6,7 @@ Every rule is a function of source text, so that the second half of this file ca
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,78 +18,25 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "caa_lens"
 
-# A unit is one idea; a file that grew too long is split into several files of one unit, which may import each other.
-# Imports point to a lower level.
-LEVELS: dict[int, dict[str, tuple[str, ...]]] = {
-    -1: {"whole_files": ("whole_files",)},
-    0: {
-        "contrast": ("contrast", "records", "texts"),
-        "vectors": (
-            *("vectors", "provenance", "vector_files"),
-            *("interventions", "operations", "prompt_additions", "schedules"),
-        ),
-        "models": ("models", "adapters", "sites"),
-    },
-    1: {
-        "prompts": ("prompts",),
-        "branching": ("branching", "decoding", "edits", "hooking", "memory", "packing"),
-    },
-    2: {"extraction": ("extraction",), "steering": ("steering", "conditions", "entering", "positions")},
-    3: {
-        "sweeps": ("sweeps",),
-        "analysis": ("analysis",),
-        "estimators": ("estimators",),
-        "evaluation": ("evaluation",),
-        "interop": ("interop",),
-        "activation_addition": ("activation_addition",),
-        "nulls": ("nulls",),
-    },
-    4: {
-        "viz": ("viz",),
-        "organism": ("organism",),
-        "assessment": ("assessment",),
-        "broad_skills": ("broad_skills",),
-        "capabilities": ("capabilities",),
-        "composition": ("composition",),
-        "baselines": ("baselines",),
-        "hallucination": ("hallucination",),
-        "red_teaming": ("red_teaming",),
-        "style": ("style",),
-        "transfer": ("transfer",),
-        "selection": ("selection",),
-    },
-    5: {
-        "experiment": (
-            *("experiment", "findings", "run_folder", "scaling", "settings"),
-            *("study_data", "study_files", "study_measures", "study_report", "study_run", "study_texts"),
-        ),
-        "cli": ("cli", "commands", "__main__"),
-        "explorer": ("explorer", "looking"),
-    },
-    6: {"caa_lens": ("",)},  # the public names
-}
-# Narrower than "anything below": viz draws pandas and torch values; organism makes data, models and the vectors
-# that were planted in them, not experiments.
-ONLY: dict[str, set[str]] = {"viz": {"whole_files"}, "organism": {"contrast", "prompts", "vectors"}}
-# Sideways or up, on purpose: load_model finds the bundled models with contrast.data_dir, questions that invite
-# invention come from the bundled world where nobody writes them, the command line runs studies, and what is built on
-# top of everything may use the public names.
-ALSO: set[tuple[str, str]] = {
-    ("models", "contrast"),
-    ("hallucination", "organism"),
-    ("cli", "experiment"),
-    ("cli", "caa_lens"),
-    ("experiment", "caa_lens"),
-}
+FRONT_DOOR = ""  # the public names: it imports from every folder that has some, and no folder imports it
+MAX_ENTRIES = 22
 
-UNIT_OF = {part: unit for units in LEVELS.values() for unit, parts in units.items() for part in parts}
-LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units}
+
+def _table() -> dict[str, tuple[str, ...]]:
+    spec = importlib.util.spec_from_file_location("docs_folders", ROOT / "docs" / "folders.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.IMPORTS
+
+
+IMPORTS = _table()
 
 MODEL_CLASSES = {"HookedTransformer", "TransformerBridge"}
 EMPTY_NAMES = re.compile(r"(^|_)(util|utils|helper|helpers|common|misc|shared)(_|$)")
 HEAVY = ("transformer_lens", "transformers", "plotly", "circuitsvis", "pandas", "sklearn", "scipy")
 MAX_LINES = 400
-MAX_PUBLIC_NAMES = 16
+MAX_PUBLIC_NAMES = 18
 
 
 def sources() -> dict[str, str]:
@@ -125,31 +73,44 @@ def own_imports(text: str, module: str, modules: set[str], *, for_types: bool = 
     """Yields the caa_lens modules that the text imports, by dotted name below caa_lens."""
     for name in imported_names(text, module, for_types=for_types):
         first, *rest = name.split(".")
-        if first != "caa_lens":
+        if first != "caa_lens" or rest == ["__version__"]:
             continue
         while rest and ".".join(rest) not in modules:
             rest.pop()  # a name inside a module
         yield ".".join(rest)
 
 
-def unit_of(module: str) -> str | None:
-    return UNIT_OF.get(module.split(".")[0])
+def folder_of(module: str) -> str:
+    return module.split(".")[0]
 
 
-def layer_violations(texts: Mapping[str, str]) -> list[str]:
-    found = []
-    for module, text in texts.items():
-        unit = unit_of(module)
-        if unit is None:
-            found.append(f"{module} has no place in the table of levels (tests/test_layout.py and the README's map)")
-            continue
-        for target in own_imports(text, module, set(texts)):
-            other = unit_of(target)
-            if other is None or other == unit or (unit, other) in ALSO:
-                continue
-            if LEVEL_OF[other] >= LEVEL_OF[unit] or (unit in ONLY and other not in ONLY[unit]):
-                found.append(f"{module} imports {target or 'caa_lens'}")
-    return found
+def arrows(texts: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Which folder imports which, also in functions and for types; the front door's imports are left out."""
+    found = {
+        (folder_of(module), folder_of(target))
+        for module, text in texts.items()
+        for target in own_imports(text, module, set(texts))
+    }
+    return {(one, other) for one, other in found if one not in (other, FRONT_DOOR)}
+
+
+def layer_violations(texts: Mapping[str, str], table: Mapping[str, tuple[str, ...]] = IMPORTS) -> list[str]:
+    """What is in the code and not in the table."""
+    new = [
+        f"{folder} is not in docs/folders.py" for folder in sorted({folder_of(name) for name in texts} - {*table, ""})
+    ]
+    known = {(one, other) for one, targets in table.items() for other in targets}
+    return new + [
+        f"{one} imports {other or 'caa_lens'}" for one, other in sorted(arrows(texts) - known) if one in table
+    ]
+
+
+def upward(table: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Arrows of the table that point up, or to nothing: its order is from the top floor down."""
+    place = {folder: number for number, folder in enumerate(table)}
+    return [
+        f"{one} -> {other}" for one, targets in table.items() for other in targets if place.get(other, -1) <= place[one]
+    ]
 
 
 def cycles(texts: Mapping[str, str]) -> list[str]:
@@ -163,10 +124,10 @@ def cycles(texts: Mapping[str, str]) -> list[str]:
 
 
 def knows_the_model_classes(texts: Mapping[str, str]) -> list[str]:
-    """Modules outside the unit `models` that import transformer_lens or name one of its two classes in code."""
+    """Modules outside the folder `models` that import transformer_lens or name one of its two classes in code."""
     found = []
     for module, text in texts.items():
-        if unit_of(module) == "models":
+        if folder_of(module) == "models":
             continue
         nodes = list(ast.walk(ast.parse(text)))
         imports = any(name.split(".")[0] == "transformer_lens" for name in imported_names(text, module))
@@ -187,8 +148,31 @@ def heavy_imports(code: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_imports_point_down():
+def test_imports_are_those_of_the_table():
     assert layer_violations(sources()) == []
+
+
+def test_the_table_has_no_arrow_that_is_not_there():
+    there = arrows(sources())
+    assert [f"{one} -> {other}" for one, row in IMPORTS.items() for other in row if (one, other) not in there] == []
+
+
+def test_every_arrow_points_down():
+    assert upward(IMPORTS) == []
+
+
+def test_the_root_has_few_entries_and_only_folders_hold_ideas():
+    entries = sorted(path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "_data"))
+    assert len(entries) <= MAX_ENTRIES, entries
+    assert [name for name in entries if name.endswith(".py")] == ["__init__.py", "prompts.py", "sweeps.py"]
+
+
+def test_a_folder_says_what_lives_there_who_imports_it_and_what_it_does_not_know():
+    for folder in IMPORTS:
+        if (PACKAGE / folder).is_dir():
+            text = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")
+            said = ast.get_docstring(ast.parse(text)) or ""
+            assert "import" in said and re.search(r"knows?\b", said), f"caa_lens/{folder}/__init__.py: {said}"
 
 
 def test_no_module_imports_itself_through_others():
@@ -229,16 +213,16 @@ def test_the_check_of_the_import_can_fail():
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("branching", "from caa_lens.steering import steer"),
-        ("branching", "from caa_lens import steering"),
-        ("branching", "import caa_lens.steering"),
-        ("branching", "from .steering import steer"),
-        ("branching", "def f():\n    from caa_lens.steering import steer"),
-        ("branching", "if TYPE_CHECKING:\n    from caa_lens.steering import steer"),
-        ("branching", "from caa_lens import load_model"),
-        ("branching", "from caa_lens import prompts"),
+        ("engine.branching", "from caa_lens.steering.steering import steer"),
+        ("engine.branching", "from caa_lens.steering import steer"),
+        ("engine.branching", "from caa_lens import steering"),
+        ("engine.branching", "import caa_lens.steering"),
+        ("engine.branching", "from ..steering import steer"),
+        ("engine.branching", "def f():\n    from caa_lens.steering import steer"),
+        ("engine.branching", "if TYPE_CHECKING:\n    from caa_lens.steering import steer"),
+        ("engine.branching", "from caa_lens import load_model"),
         ("vectors", "from caa_lens.models import load_model"),
-        ("evaluation.choices", "from caa_lens.sweeps import sweep"),
+        ("evaluation.choices", "from caa_lens.cli import main"),
         ("evaluation.choices", "from ..cli import main"),
         ("viz.figures", "from caa_lens.vectors import SteeringVector"),
         ("organism.training", "from caa_lens.models import load_model"),
@@ -246,23 +230,29 @@ def test_the_check_of_the_import_can_fail():
     ],
 )
 def test_the_check_of_the_layers_can_fail(module, text):
-    present = ("", "branching", "cli", "models", "prompts", "steering", "sweeps", "vectors")
+    present = ("", "engine", "engine.branching", "cli", "models", "prompts", "steering", "sweeps", "vectors")
     assert len(layer_violations(dict.fromkeys(present, "") | {module: text})) == 1
 
 
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("steering", "from caa_lens.branching import branch"),
-        ("vectors", "from caa_lens.provenance import Provenance"),
+        ("steering.steering", "from caa_lens.engine.branching import branch"),
+        ("vectors", "from caa_lens.vectors.provenance import Provenance"),
         ("viz.tokens", "from caa_lens.viz import figures"),
-        ("cli", "import caa_lens"),
-        ("cli", "from caa_lens.viz.figures import sweep_figure"),
+        ("cli.app", "from caa_lens.viz.figures import sweep_figure"),
+        ("", "from caa_lens import steering"),
     ],
 )
 def test_the_check_of_the_layers_lets_the_permitted_pass(module, text):
-    present = ("", "branching", "provenance", "viz", "viz.figures")
+    present = ("", "engine", "engine.branching", "vectors", "vectors.provenance", "viz", "viz.figures", "steering")
     assert layer_violations(dict.fromkeys(present, "") | {module: text}) == []
+
+
+def test_the_check_for_upward_arrows_can_fail():
+    assert upward({"cli": ("steering",), "steering": ()}) == []
+    assert upward({"steering": (), "cli": ("steering",)}) == ["cli -> steering"]
+    assert upward({"steering": ("engine",)}) == ["steering -> engine"]
 
 
 def test_the_check_for_cycles_can_fail():

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import caa_lens as caa
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -81,7 +83,7 @@ def test_the_wheel_holds_every_data_file(wheel):
         assert data_files(), "there is no bundled data"
         for name, path in data_files().items():
             assert archive.read(f"caa_lens/_data/{name}") == path.read_bytes()
-    assert {name.split("/")[0] for name in names} == {"caa_lens", f"caa_lens-{PROJECT['version']}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"caa_lens", f"caa_lens-{caa.__version__}.dist-info"}
     assert "caa_lens/py.typed" in names
     ours = [path for path in (ROOT / "caa_lens").rglob("*.*") if path.suffix in (".py", ".html", ".js", ".md")]
     assert {path.relative_to(ROOT).as_posix() for path in ours} <= names
@@ -110,7 +112,7 @@ def test_the_installed_command_finds_its_data(installed, tmp_path):
 
 
 def test_the_installed_command_explains_itself(installed, tmp_path):
-    assert "Usage" in run(installed / "bin" / "python", "-m", "caa_lens.cli", "--help", cwd=tmp_path)
+    assert "Usage" in run(installed / "bin" / "python", "-m", "caa_lens.cli.app", "--help", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-tl3.txt"])

@@ -8,8 +8,8 @@ import pytest
 import stories
 
 import caa_lens as caa
-from caa_lens.experiment import run_study
-from caa_lens.settings import StudySettings
+from caa_lens.studies.run import run_study
+from caa_lens.studies.settings import StudySettings
 
 MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plain import plain_logits
-from test_extraction import PAIRS
+from plain import PAIRS, plain_logits
 
 import caa_lens as caa
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import random_like
+from caa_lens.vectors.vectors import random_like
 
 ITEMS = caa.ContrastDataset.from_pairs(
     [*PAIRS, caa.ContrastPair("really?\n (A) no\n (B) yes", "(B)", "(A)")], name="toy"

@@ -4,7 +4,8 @@
 comparisons, `activations` looks at the pairs that a vector is made from, `reading` at every token of a text, `lens` at
 what a vector or a stream says in words, and `early` guesses the layer to steer before any sweep.
 
-All take plain values and give DataFrames (`cosine` a tensor) that plot and print as they are.
+All take plain values and give DataFrames (`cosine` a tensor) that plot and print as they are. Procedures, studies and
+the explorer import this; it knows of no sweep and of no figure.
 """
 
 from caa_lens.analysis.activations import pca as pca

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from caa_lens.contrast import ContrastDataset
-from caa_lens.extraction import ContrastActivations
-from caa_lens.vectors import SteeringVectors, describe_layers
+from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.vectors.vectors import SteeringVectors, describe_layers
 
 if TYPE_CHECKING:
     import pandas as pd

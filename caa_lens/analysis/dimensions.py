@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caa_lens.extraction import ContrastActivations
-from caa_lens.vectors import SteeringVectors
+from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.vectors.vectors import SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd

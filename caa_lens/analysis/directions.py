@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caa_lens.vectors import SteeringVectors, describe_layers
+from caa_lens.vectors.vectors import SteeringVectors, describe_layers
 
 if TYPE_CHECKING:
     import pandas as pd

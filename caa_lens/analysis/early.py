@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from caa_lens.adapters import Adapter, HookedModel, adapt
 from caa_lens.analysis.lens import Norm, direction_logits, stream_logits
 from caa_lens.analysis.tokens import token_ids
-from caa_lens.branching import branch_residuals
-from caa_lens.contrast import ContrastDataset
-from caa_lens.models import check_layers
-from caa_lens.packing import Branch
+from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.engine.branching import branch_residuals
+from caa_lens.engine.packing import Branch
+from caa_lens.models.adapters import Adapter, HookedModel, adapt
+from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, both_answers
-from caa_lens.steering import edits_of
-from caa_lens.vectors import SteeringVectors
+from caa_lens.steering.steering import edits_of
+from caa_lens.vectors.vectors import SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from caa_lens.adapters import HookedModel, adapt
-from caa_lens.analysis.streams import Text, formatted_texts, run_texts, steered_positions
 from caa_lens.analysis.tokens import text_tokens
-from caa_lens.interventions import Recipe
-from caa_lens.models import check_layers
+from caa_lens.interventions.interventions import Recipe
+from caa_lens.models.adapters import HookedModel, adapt
+from caa_lens.models.loading import check_layers
 from caa_lens.prompts import FormattedPrompt, PromptFormat
-from caa_lens.steering import edits_of
-from caa_lens.vectors import SteeringVector, SteeringVectors
+from caa_lens.steering.steering import edits_of
+from caa_lens.steering.streams import Text, formatted_texts, run_texts, steered_positions
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caa_lens.adapters import Adapter
+from caa_lens.models.adapters import Adapter
 from caa_lens.prompts import token_texts
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"

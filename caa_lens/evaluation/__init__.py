@@ -1,16 +1,14 @@
-"""Turning sweeps into statements: each metric is one function of a tidy frame."""
+"""Turning sweeps into statements: each metric is one function of a tidy frame, of activations or of texts.
 
-from __future__ import annotations
+Procedures and studies import this; it knows no procedure, makes no vector and chooses nothing but a layer.
+"""
 
-from importlib import import_module
-from pkgutil import iter_modules
-from typing import Any
-
-__all__ = sorted(module.name for module in iter_modules(__path__))  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a module of this package at its first use, as `caa_lens` does."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return import_module(f"{__name__}.{name}")
+from caa_lens.evaluation import actadd as actadd
+from caa_lens.evaluation import capabilities as capabilities
+from caa_lens.evaluation import choices as choices
+from caa_lens.evaluation import entanglement as entanglement
+from caa_lens.evaluation import fluency as fluency
+from caa_lens.evaluation import harness as harness
+from caa_lens.evaluation import items as items
+from caa_lens.evaluation import reliability as reliability
+from caa_lens.evaluation import side_effects as side_effects

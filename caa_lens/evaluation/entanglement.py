@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from caa_lens.contrast import ContrastDataset
+from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.evaluation.choices import summarize
-from caa_lens.vectors import SteeringVectors
+from caa_lens.vectors.vectors import SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,9 +14,9 @@ from typing import cast
 
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.evaluation.running_text import RunningTexts, check_texts
-from caa_lens.hooking import hooked
+from caa_lens.engine.hooking import hooked
+from caa_lens.engine.text_logprobs import RunningTexts, check_texts
+from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, format_prompt
 
 

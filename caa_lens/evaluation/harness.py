@@ -3,10 +3,11 @@
     frame = evaluate(model, ["arc_easy", "gsm8k"], {"+1": vectors[13], "-1": vectors[13] * -1.0}, limit=100)
 
 Steering is CAA's: from the last token of the context on. Answers are scored for all ways of steering together, so that
-a context is run once (`caa_lens.evaluation.scoring`). Text becomes tokens as everywhere in this package, with exactly
-one BOS where the model's prompts begin with one. That is what lm_eval's own class for Hugging Face models does too with
-most tokenizers; with others (GPT-2) it needs ``add_bos_token=True``, and along running text (``loglikelihood_rolling``)
-``add_bos_token=False``, where it puts a second BOS in front of the tokenizer's and counts that one as text.
+a context is run once (`caa_lens.engine.answer_logprobs`). Text becomes tokens as everywhere in this package, with
+exactly one BOS where the model's prompts begin with one. That is what lm_eval's own class for Hugging Face models does
+too with most tokenizers; with others (GPT-2) it needs ``add_bos_token=True``, and along running text
+(``loglikelihood_rolling``) ``add_bos_token=False``, where it puts a second BOS in front of the tokenizer's and counts
+that one as text.
 
 lm_eval is not installed with this package: ``pip install "caa_lens[evals]"``.
 """
@@ -21,11 +22,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from caa_lens.adapters import HookedModel, adapt
+from caa_lens.engine.answer_logprobs import Where
 from caa_lens.evaluation.harness_model import Ways, model_class
-from caa_lens.evaluation.scoring import Where
-from caa_lens.interventions import Recipe
-from caa_lens.steering import edits_of
+from caa_lens.interventions.interventions import Recipe
+from caa_lens.models.adapters import HookedModel, adapt
+from caa_lens.steering.steering import edits_of
 
 if TYPE_CHECKING:
     import numpy as np

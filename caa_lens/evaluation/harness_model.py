@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter
-from caa_lens.decoding import Sampler, decoding
-from caa_lens.edits import Edit
-from caa_lens.evaluation.scoring import Score, Where, score_answers
-from caa_lens.memory import rows_at_once
+from caa_lens.engine.answer_logprobs import Score, Where, score_answers
+from caa_lens.engine.decoding import Sampler, decoding
+from caa_lens.engine.edits import Edit
+from caa_lens.engine.memory import rows_at_once
+from caa_lens.models.adapters import Adapter
 from caa_lens.prompts import format_prompt
 
 Ways = Mapping[str, Sequence[Edit]]

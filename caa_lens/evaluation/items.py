@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.contrast import ContrastDataset, ContrastPair
+from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
 from caa_lens.evaluation.choices import balanced, letter_groups, resamplings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caa_lens.extraction import ContrastActivations
-from caa_lens.vectors import describe_layers
+from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.vectors.vectors import describe_layers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, HookedModel, TokenIds, adapt
-from caa_lens.edits import Edit, PromptEdit, points_of
-from caa_lens.evaluation.running_text import RunningTexts, TokenScores, check_texts
-from caa_lens.hooking import hooked
-from caa_lens.interventions import Intervention, Recipe
+from caa_lens.engine.edits import Edit, PromptEdit, points_of
+from caa_lens.engine.hooking import hooked
+from caa_lens.engine.text_logprobs import RunningTexts, TokenScores, check_texts
+from caa_lens.interventions.interventions import Intervention, Recipe
+from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.prompts import format_prompt
-from caa_lens.steering import edits_of, parts_of
-from caa_lens.vectors import SteeringVector, SteeringVectors
+from caa_lens.steering.steering import edits_of, parts_of
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from caa_lens.vectors import Provenance, SteeringVectors, describe_layers
-from caa_lens.whole_files import write_whole
+from caa_lens.files.whole import write_whole
+from caa_lens.vectors.vectors import Provenance, SteeringVectors, describe_layers
 
 _FILE = re.compile(r"vec_layer_(\d+)_(.+)\.pt")
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from caa_lens.contrast import ContrastPair
-from caa_lens.records import Problems, check_record, read_records
+from caa_lens.datasets.contrast import ContrastPair
+from caa_lens.datasets.records import Problems, check_record, read_records
 
 if TYPE_CHECKING:
     import numpy as np

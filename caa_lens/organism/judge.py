@@ -63,7 +63,7 @@ def judge_reason(behavior: str, text: str) -> Verdict:
 
 
 def score(requests: Sequence[tuple[str, str, str, str]]) -> Iterator[tuple[int, float | None, str]]:
-    """A judge for `caa_lens.evaluation.judging.score_answers`: matching is 10, opposite 0, invalid has no score.
+    """A judge for `caa_lens.judging.scores.score_answers`: matching is 10, opposite 0, invalid has no score.
 
     What begins with "because" is judged as the reason of a letter, anything else as an open answer.
 

@@ -14,9 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from caa_lens.contrast import data_dir
+from caa_lens.files.bundled import data_dir
 from caa_lens.organism.world import BEHAVIORS
-from caa_lens.vectors import Provenance, SteeringVectors
+from caa_lens.vectors.vectors import Provenance, SteeringVectors
 
 FILE_NAME = "planted.safetensors"
 

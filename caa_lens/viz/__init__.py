@@ -1,8 +1,9 @@
 """Pictures of values: plotly figures from DataFrames, and the page that a study ends in.
 
-Nothing in here runs a model. `figures` turns each frame of a study into one figure, `theme` makes them look alike,
-`save_figure` writes one as a page or an image, and `page` sets a study's figures beside its numbers and steered texts.
-Plotly is imported when a figure is made, not before. `tokens`, `steered_beside` and `roles` show texts token by token.
+Nothing in here runs a model, or knows one: frames and tensors go in, so that whatever makes such frames may import
+this. `figures` turns each frame of a study into one figure, `theme` makes them look alike, `save_figure` writes one as
+a page or an image, and `page` sets a study's figures beside its numbers and steered texts. Plotly is imported when a
+figure is made, not before. `tokens`, `steered_beside` and `roles` show texts token by token.
 
     import caa_lens as caa
 

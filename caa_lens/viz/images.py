@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.whole_files import write_whole
+from caa_lens.files.whole import write_whole
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from caa_lens.files.whole import write_whole
 from caa_lens.viz import components, token_spans
 from caa_lens.viz.token_spans import Text, Token
-from caa_lens.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import caa_lens as caa
 from caa_lens import analysis
-from caa_lens.contrast import ContrastDataset
-from caa_lens.extraction import ContrastActivations
-from caa_lens.vectors import Provenance, SteeringVectors
+from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.vectors.vectors import Provenance, SteeringVectors
 
 D_MODEL = 6
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from caa_lens import analysis
-from caa_lens.extraction import ContrastActivations
-from caa_lens.vectors import Provenance, SteeringVectors
+from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.vectors.vectors import Provenance, SteeringVectors
 
 PROVENANCE = Provenance.unknown("toy")
 TOY = SteeringVectors(torch.tensor([[3.0, 0.0, -4.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]), (0, 1, 2), PROVENANCE, "kind")

@@ -13,10 +13,10 @@ import torch
 
 import caa_lens as caa
 from caa_lens import analysis
-from caa_lens.adapters import adapt
-from caa_lens.contrast import ContrastDataset
+from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.models.adapters import adapt
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import Provenance, SteeringVectors
+from caa_lens.vectors.vectors import Provenance, SteeringVectors
 
 LETTERED = ContrastDataset.from_pairs(
     [(f"Item {i}?\n (A) yes\n (B) no", *(("(A)", "(B)") if i % 3 else ("(B)", "(A)"))) for i in range(7)]

@@ -14,10 +14,10 @@ import torch
 
 import caa_lens as caa
 from caa_lens import analysis
-from caa_lens.adapters import adapt
 from caa_lens.analysis.lens import direction_logits
+from caa_lens.models.adapters import adapt
 from caa_lens.prompts import format_prompt, token_texts
-from caa_lens.vectors import Provenance, SteeringVectors
+from caa_lens.vectors.vectors import Provenance, SteeringVectors
 
 
 def random_vectors(model: Any, scale: float = 1.0) -> SteeringVectors:

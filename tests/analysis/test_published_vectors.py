@@ -8,7 +8,7 @@ import pytest
 
 from caa_lens import analysis
 from caa_lens.interop.caa_repository import load_caa_vectors
-from caa_lens.vectors import SteeringVectors
+from caa_lens.vectors.vectors import SteeringVectors
 
 MASSIVE = [1415, 2533]
 

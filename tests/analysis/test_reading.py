@@ -13,7 +13,7 @@ import torch
 
 from caa_lens import analysis
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import Provenance, SteeringVector, SteeringVectors
+from caa_lens.vectors.vectors import Provenance, SteeringVector, SteeringVectors
 
 COLUMNS = ["text", "pos", "token_id", "token", "role", "layer", "vector", "read", "steered"]
 COLUMNS += ["cosine", "projection", "dot"]

@@ -20,7 +20,7 @@ TIMED = "import time, torch; start = time.perf_counter(); import caa_lens; print
 def run(rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """Two rows, in seconds."""
     added = median(float(_python("-c", TIMED)) for _ in range(rounds))
-    times = interleaved({"--help": lambda: _python("-m", "caa_lens.cli", "--help")}, rounds)
+    times = interleaved({"--help": lambda: _python("-m", "caa_lens.cli.app", "--help")}, rounds)
     return [
         _row("`import caa_lens` after torch, seconds", added, 0.1),
         _row("`caa-lens --help`, seconds", times.median("--help"), 0.5),

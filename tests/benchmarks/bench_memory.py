@@ -105,7 +105,7 @@ def made_up_vectors(model: Any) -> Any:
     import torch
 
     import caa_lens as caa
-    from caa_lens.vectors import Provenance
+    from caa_lens.vectors.vectors import Provenance
 
     layers = tuple(range(model.cfg.n_layers))
     return caa.SteeringVectors(torch.randn(len(layers), model.cfg.d_model), layers, Provenance.unknown(), "custom")

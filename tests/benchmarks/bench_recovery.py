@@ -3,9 +3,10 @@
     python tests/benchmarks/bench_recovery.py [--model organism-chat] [--draws 5]
 
 A draw is a seeded sample of pairs without replacement from a behaviour's `generate` set. Every pair is run through the
-model once; an estimator (`caa_lens.estimators`) is a function of the sampled pairs' activations at the planted layer,
-and all see the same samples. Printed are the mean over behaviours and draws of the cosine with the planted direction,
-and the standard deviation over draws of the mean over behaviours; nothing where an estimator needs more pairs.
+model once; an estimator (`caa_lens.extraction.estimators`) is a function of the sampled pairs' activations at the
+planted layer, and all see the same samples. Printed are the mean over behaviours and draws of the cosine with the
+planted direction, and the standard deviation over draws of the mean over behaviours; nothing where an estimator needs
+more pairs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 import caa_lens as caa
-from caa_lens import estimators
+from caa_lens.extraction import estimators
 from caa_lens.organism import ground_truth
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 300)

@@ -23,11 +23,11 @@ from bench_speed import prompt_ids
 from measure import ROUNDS, interleaved
 
 import caa_lens as caa
-from caa_lens import branching
-from caa_lens.adapters import adapt
-from caa_lens.branching import branch_logits, branch_residuals
-from caa_lens.edits import Edit
-from caa_lens.packing import Branch
+from caa_lens.engine import branching
+from caa_lens.engine.branching import branch_logits, branch_residuals
+from caa_lens.engine.edits import Edit
+from caa_lens.engine.packing import Branch
+from caa_lens.models.adapters import adapt
 
 N_ITEMS, N_PAIRS, N_STEPS = 24, 48, 6
 

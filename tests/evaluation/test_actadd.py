@@ -19,8 +19,6 @@ from plain import plain_changed, plain_logits
 from torch import Tensor
 
 import caa_lens as caa
-from caa_lens.activation_addition import PromptAddition, addition
-from caa_lens.adapters import adapt
 from caa_lens.evaluation import actadd
 from caa_lens.evaluation.actadd import (
     beside_controls,
@@ -40,8 +38,10 @@ from caa_lens.evaluation.actadd import (
     with_controls,
     word_odds,
 )
+from caa_lens.models.adapters import adapt
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import Provenance, SteeringVector
+from caa_lens.steering.activation_addition import PromptAddition, addition
+from caa_lens.vectors.vectors import Provenance, SteeringVector
 
 RELATED = ["the one and the two are there", "is it the one that was there"]
 UNRELATED = ["a dog and a cat sat on the mat", "so be it", "every day it was the same again"]
@@ -271,7 +271,7 @@ def test_nonsense_is_the_difference_of_two_random_strings(model: Any, monkeypatc
         torch.testing.assert_close(cosine, torch.ones_like(cosine), atol=1e-4, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore::caa_lens.activation_addition.SinglePromptWarning")
+@pytest.mark.filterwarnings("ignore::caa_lens.steering.activation_addition.SinglePromptWarning")
 def test_nonsense_of_a_single_prompt_is_one_string(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bridge("llama")
     alone = addition(model, "the one", None, layer=1)

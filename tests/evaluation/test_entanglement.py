@@ -10,7 +10,7 @@ import torch
 
 import caa_lens as caa
 from caa_lens.evaluation.entanglement import crossed, entanglement
-from caa_lens.vectors import Provenance, SteeringVectors
+from caa_lens.vectors.vectors import Provenance, SteeringVectors
 
 QUESTIONS = ["Is it so?", "one two three?", "a?", "why then the other?"]
 LAYERS = {"one": 0, "two": 2, "three": 2}

@@ -12,7 +12,7 @@ from plain import plain_logits
 import caa_lens as caa
 from caa_lens.evaluation.fluency import diversity, perplexity
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import Provenance, SteeringVector
+from caa_lens.vectors.vectors import Provenance, SteeringVector
 
 TEXTS = ["the one then the other", ("Is it so?", "it is the one"), "so it is", ("what then?", "(A)"), ("why?", "")]
 

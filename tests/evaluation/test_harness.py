@@ -13,20 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_cli import error, run
+from command import error, run
 
 import caa_lens as caa
-import caa_lens.commands.options as options
 from caa_lens.evaluation import harness
 from caa_lens.evaluation.harness import evaluate, harness_model
 
 pytest.importorskip("lm_eval", reason="needs lm_eval, the extra `evals`")
-
-
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands silence the libraries for the rest of the process, which tests must not."""
-    monkeypatch.setattr(options, "quiet_libraries", lambda: None)
 
 
 TASKS = Path(__file__).with_name("harness_task")

@@ -11,10 +11,10 @@ import torch
 from plain import plain_greedy, plain_logits
 from tiny_models import N_CTX
 
-from caa_lens.adapters import adapt
-from caa_lens.edits import Edit
+from caa_lens.engine.edits import Edit
 from caa_lens.evaluation import harness_model
 from caa_lens.evaluation.harness_model import model_class
+from caa_lens.models.adapters import adapt
 from caa_lens.prompts import format_prompt
 
 PAIRS = [

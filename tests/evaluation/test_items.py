@@ -322,7 +322,7 @@ def test_answers_that_are_no_choices_are_named() -> None:
             swapped(dataset((question, *answers)))
 
 
-@pytest.mark.parametrize("behavior", caa.contrast.behaviors())
+@pytest.mark.parametrize("behavior", caa.datasets.behaviors())
 @pytest.mark.parametrize("part", ["generate", "test_ab"])
 def test_every_bundled_item_can_be_asked_twice(behavior: str, part: Any) -> None:
     items = caa.load_contrast_pairs(behavior, part)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_lens.evaluation.reliability import directional_agreement, separability, split_half
-from caa_lens.extraction import ContrastActivations
-from caa_lens.vectors import Provenance
+from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.vectors.vectors import Provenance
 
 PROVENANCE = Provenance.unknown("toy")
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from plain import plain_logits
 
-from caa_lens.adapters import adapt
-from caa_lens.evaluation import running_text, side_effects
-from caa_lens.evaluation.running_text import RunningTexts
+from caa_lens.engine import text_logprobs as running_text
+from caa_lens.engine.text_logprobs import RunningTexts
+from caa_lens.evaluation import side_effects
 from caa_lens.evaluation.side_effects import Search, at_equal_damage
-from caa_lens.interventions import Intervention
+from caa_lens.interventions.interventions import Intervention
+from caa_lens.models.adapters import adapt
 from caa_lens.prompts import format_prompt
-from caa_lens.vectors import Provenance, SteeringVector, SteeringVectors
+from caa_lens.vectors.vectors import Provenance, SteeringVector, SteeringVectors
 
 TEXTS = ["the one then the other", "so it", "this is a somewhat longer text than the others are", "a b c"]
 

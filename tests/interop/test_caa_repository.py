@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from caa_lens.interop.caa_repository import load_caa_vectors, save_caa_vectors
-from caa_lens.vectors import Provenance, SteeringVectors
+from caa_lens.vectors.vectors import Provenance, SteeringVectors
 
 
 def make(layers=(0, 1, 2), processing="none") -> SteeringVectors:

@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.entering import entering
-from caa_lens.models import check_layers
-from caa_lens.prompt_additions import PromptAddition
+from caa_lens.engine.block_inputs import entering
+from caa_lens.interventions.prompt_additions import PromptAddition
+from caa_lens.models.adapters import Adapter, HookedModel, adapt
+from caa_lens.models.loading import check_layers
 from caa_lens.prompts import token_texts
-from caa_lens.provenance import drawing
-from caa_lens.steering import parts_of
+from caa_lens.steering.steering import parts_of
+from caa_lens.vectors.provenance import drawing
 
 Additions = PromptAddition | Sequence[PromptAddition]
 """One addition, or several that are made at once."""
@@ -122,8 +122,7 @@ def check_additions(adapter: Adapter, additions: Additions, n_null: int | None) 
     parts: tuple[Any, ...] = tuple(several)
     if wrong := [part for part in parts if not isinstance(part, PromptAddition)]:
         raise TypeError(
-            f"{wrong[0]!r} is no addition to a prompt: give what caa_lens.activation_addition.addition returns, or "
-            "several of them"
+            f"{wrong[0]!r} is no addition to a prompt: give what caa_lens.steering.addition returns, or several of them"
         )
     if not parts:
         raise ValueError("there are no additions: give at least one")

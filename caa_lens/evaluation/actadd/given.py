@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caa_lens.adapters import HookedModel, adapt
 from caa_lens.evaluation.actadd.controls import Additions, check_additions, with_controls
 from caa_lens.evaluation.side_effects import side_effects
+from caa_lens.models.adapters import HookedModel, adapt
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caa_lens.interventions import Recipe
+    from caa_lens.interventions.interventions import Recipe
 
 
 def perplexity_ratio(

@@ -2,7 +2,7 @@
 
 A good addition changes the topic and keeps the facts: the answer should be among the likeliest next tokens as often as
 before. P@K is the share of facts whose answer is among the K likeliest, and is asked of one prediction, without
-sampling. Two-choice questions are in `caa_lens.capabilities`.
+sampling. Two-choice questions are in `caa_lens.evaluation.capabilities`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import Adapter, HookedModel, adapt
-from caa_lens.branching import check_batch_size, check_context
-from caa_lens.decoding import decoding
-from caa_lens.edits import PromptEdit
+from caa_lens.datasets.records import Problems, check_record, read_records
+from caa_lens.engine.branching import check_batch_size, check_context
+from caa_lens.engine.decoding import decoding
+from caa_lens.engine.edits import PromptEdit
+from caa_lens.engine.memory import rows_at_once
 from caa_lens.evaluation.actadd.controls import Additions, Ways, check_additions, with_controls
-from caa_lens.memory import rows_at_once
+from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, format_prompt
-from caa_lens.records import Problems, check_record, read_records
 
 if TYPE_CHECKING:
     import pandas as pd

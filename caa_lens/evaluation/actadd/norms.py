@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.adapters import HookedModel, adapt
-from caa_lens.branching import check_context
-from caa_lens.entering import entering
+from caa_lens.engine.block_inputs import entering
+from caa_lens.engine.branching import check_context
 from caa_lens.evaluation.actadd.controls import check_additions
-from caa_lens.prompt_additions import PromptAddition
+from caa_lens.interventions.prompt_additions import PromptAddition
+from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.prompts import PromptFormat, format_prompt
 
 if TYPE_CHECKING:

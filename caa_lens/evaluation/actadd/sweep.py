@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, get_args
 
 from tqdm.auto import tqdm
 
-from caa_lens.adapters import HookedModel
-from caa_lens.models import check_layers
-from caa_lens.prompt_additions import At, PromptAddition
+from caa_lens.interventions.prompt_additions import At, PromptAddition
+from caa_lens.models.adapters import HookedModel
+from caa_lens.models.loading import check_layers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.adapters import HookedModel, adapt
-from caa_lens.branching import check_context
+from caa_lens.engine.branching import check_context
 from caa_lens.evaluation.actadd.controls import Additions, check_additions, with_controls
 from caa_lens.evaluation.fluency import perplexity
+from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.prompts import PromptFormat, format_prompt
-from caa_lens.steering import generate
+from caa_lens.steering.steering import generate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -36,13 +36,13 @@ def interference(frame: pd.DataFrame) -> go.Figure:
     bold and starred is also larger than that with all but 5 % of the random vectors in the others' place.
 
     Args:
-        frame: As `caa_lens.composition.effects` returns it.
+        frame: As `caa_lens.protocols.composition.effects` returns it.
 
     Raises:
         ValueError: If columns or rows are missing.
     """
     columns = ("behavior", "vector", "log_odds", "log_odds_low", "log_odds_high", "beats_random")
-    require("caa_lens.composition.effects", frame, *columns)
+    require("caa_lens.protocols.composition.effects", frame, *columns)
     across, down = names(frame, "vector"), names(frame)
     longest = max(map(len, [*across, *down]))
     turned = 8 * longest > 640 / len(across)
@@ -87,7 +87,7 @@ def alignment_tax(table: pd.DataFrame) -> go.Figure:
     """What each coefficient takes from target and other text, and how far apart the two are beside permuted vectors.
 
     Args:
-        table: As `caa_lens.broad_skills.alignment_tax` returns it.
+        table: As `caa_lens.protocols.broad_skills.alignment_tax` returns it.
 
     Raises:
         ValueError: If columns or rows are missing.
@@ -95,7 +95,9 @@ def alignment_tax(table: pd.DataFrame) -> go.Figure:
     import plotly.graph_objects as go
 
     columns = ("coefficient", "lost_target", "lost_other", "apart", "apart_low", "apart_high")
-    require("caa_lens.broad_skills.alignment_tax", table, *columns, "control_low", "control_high", "n_controls")
+    require(
+        "caa_lens.protocols.broad_skills.alignment_tax", table, *columns, "control_low", "control_high", "n_controls"
+    )
     table = table.sort_values("coefficient")
     x = table["coefficient"]
     panels = Panels(["Lost of each kind of text", "Target's loss minus the other's"], high=230, most=2)

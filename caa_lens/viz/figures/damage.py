@@ -5,17 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.viz.figures.panels import (
-    Panels,
-    doses,
-    finished,
-    items_of,
-    reaching,
-    require,
-    signed,
-    told,
-    whiskers,
-)
+from caa_lens.viz.figures.panels import Panels, doses, finished, items_of, reaching, require, signed, told, whiskers
 from caa_lens.viz.theme import SEQUENTIAL, line_style
 
 if TYPE_CHECKING:
@@ -43,8 +33,9 @@ _CANDIDATE = ("vector", "layer")
 def side_effects(frame: pd.DataFrame) -> go.Figure:
     """What steering does to unrelated text at each multiplier: KL, loss, and how often the likeliest token stays.
 
-    The frame of `caa_lens.selection.damage` can be drawn as it is. That of `caa_lens.evaluation.side_effects` names its
-    recipes and not what is in them, so it needs ``multiplier``, and for several lines ``vector`` or ``layer`` or both::
+    The frame of `caa_lens.protocols.selection.damage` can be drawn as it is. That of `caa_lens.evaluation.side_effects`
+    names its recipes and not what is in them, so it needs ``multiplier``, and for several lines ``vector`` or ``layer``
+    or both::
 
         steps = (-2, -1, 0, 1, 2)
         frame = side_effects(model, {str(step): vectors[4] * step for step in steps}, texts)
@@ -60,7 +51,7 @@ def side_effects(frame: pd.DataFrame) -> go.Figure:
 
     if "kl_mean" not in frame.columns:
         frame = frame.rename(columns={"kl": "kl_mean"})
-    made_by = "caa_lens.selection.damage, or side_effects of caa_lens.evaluation with a column multiplier,"
+    made_by = "caa_lens.protocols.selection.damage, or side_effects of caa_lens.evaluation with a column multiplier,"
     require(made_by, frame, "multiplier", "kl_mean", "nll_unsteered", "nll_steered", "top1_agreement")
     frame = frame.assign(nll_change=frame["nll_steered"] - frame["nll_unsteered"])
     left_out = "kl_max" if "kl_p95" in frame.columns else "kl_p95"
@@ -123,15 +114,18 @@ def tradeoff(frame: pd.DataFrame) -> go.Figure:
 
     Args:
         frame: One row for each candidate x multiplier: ``multiplier, kl, effect, effect_low, effect_high``, and
-            ``vector`` or ``layer`` or both, which tell candidates apart; `caa_lens.selection.at_budget` returns such
-            a frame too. Rows without an effect or a KL are left out.
+            ``vector`` or ``layer`` or both, which tell candidates apart; `caa_lens.protocols.selection.at_budget`
+            returns such a frame too. Rows without an effect or a KL are left out.
 
     Raises:
         ValueError: If columns or rows are missing, or a KL is negative.
     """
     import plotly.graph_objects as go
 
-    made_by = "caa_lens.selection.at_budget, or caa_lens.summarize with the column kl of caa_lens.selection.damage,"
+    made_by = (
+        "caa_lens.protocols.selection.at_budget, or caa_lens.summarize with the column kl of "
+        "caa_lens.protocols.selection.damage,"
+    )
     require(made_by, frame, "multiplier", "kl", "effect", "effect_low", "effect_high")
     if (frame["kl"] < 0).any():
         raise ValueError(f"the frame has a KL of {frame['kl'].min():g}: a KL is 0 or more")

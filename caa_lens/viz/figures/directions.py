@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.viz.figures.panels import (
-    Panels,
-    color_axis,
-    finished,
-    heat,
-    laid_out,
-    names,
-    require,
-    told,
-)
+from caa_lens.viz.figures.panels import Panels, color_axis, finished, heat, laid_out, names, require, told
 from caa_lens.viz.theme import line_style
 
 if TYPE_CHECKING:

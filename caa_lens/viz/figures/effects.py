@@ -93,7 +93,8 @@ def dose_response(summary: pd.DataFrame) -> go.Figure:
     has the effect of asking every item both ways.
 
     Args:
-        summary: As `caa_lens.summarize` or `caa_lens.assessment.assess` returns it, one layer for each behaviour.
+        summary: As `caa_lens.summarize` or `caa_lens.protocols.assessment.assess` returns it, one layer for each
+            behaviour.
 
     Raises:
         ValueError: If columns or rows are missing, or a behaviour has several layers.
@@ -221,7 +222,7 @@ def baselines(frame: pd.DataFrame) -> go.Figure:
     Grey under a dot are random vectors added to the same baseline.
 
     Args:
-        frame: As `caa_lens.baselines.compare` returns it: ``baseline``, where there is one its ``direction``,
+        frame: As `caa_lens.protocols.baselines.compare` returns it: ``baseline``, where there is one its ``direction``,
             ``multiplier, p_matching, effect, effect_low, effect_high``, and for several ``behavior``.
 
     Raises:
@@ -230,7 +231,7 @@ def baselines(frame: pd.DataFrame) -> go.Figure:
     import plotly.graph_objects as go
 
     needed = ("baseline", "multiplier", "p_matching", "effect", "effect_low", "effect_high")
-    require("caa_lens.baselines.compare", frame, *needed)
+    require("caa_lens.protocols.baselines.compare", frame, *needed)
     way = frame["baseline"].astype(str)
     if "direction" in frame.columns:
         way = (way + " " + frame["direction"].fillna("").astype(str)).str.strip()

@@ -18,7 +18,7 @@ def scaling(frame: pd.DataFrame) -> go.Figure:
     The large marker is the layer that the study chose on these items.
 
     Args:
-        frame: As `caa_lens.scaling.by_depth` returns it.
+        frame: As `caa_lens.studies.scaling.by_depth` returns it.
 
     Raises:
         ValueError: If columns or rows are missing.
@@ -27,7 +27,9 @@ def scaling(frame: pd.DataFrame) -> go.Figure:
 
     sides = {"positive": 1, "negative": -1}
     bounds = [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
-    require("caa_lens.scaling.by_depth", frame, "behavior", "model", "layer", "depth", "multiplier", "best", *bounds)
+    require(
+        "caa_lens.studies.scaling.by_depth", frame, "behavior", "model", "layer", "depth", "multiplier", "best", *bounds
+    )
     every, models, size = names(frame), names(frame, "model"), float(frame["multiplier"].iloc[0])
     headings = [f"{name}, {sign * size:+g}" for name in every for sign in sides.values()]
     panels = Panels(headings, high=220, most=2, shared_y=True)

@@ -30,12 +30,13 @@ def transfer(frame: pd.DataFrame) -> go.Figure:
     Bold effects have an interval that leaves out zero and go beyond 95 % of the random vectors in the same cell.
 
     Args:
-        frame: Of one behaviour, as `caa_lens.transfer.across_layers`, `across_models` or `across_prompts` returns it.
+        frame: Of one behaviour, as `caa_lens.protocols.transfer.across_layers`, `across_models` or `across_prompts`
+            returns it.
 
     Raises:
         ValueError: If columns or rows are missing, or there are several behaviours.
     """
-    made_by = "caa_lens.transfer.across_layers, across_models or across_prompts"
+    made_by = "caa_lens.protocols.transfer.across_layers, across_models or across_prompts"
     columns = ("behavior", "multiplier", "effect", "effect_balanced", "balanced_low", "balanced_high", "beats_random")
     require(made_by, frame, *columns)
     if len(names(frame)) > 1:
@@ -113,6 +114,7 @@ def _placed(frame: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
         made, used, roles = frame["vector"].astype(str), frame["layer"].astype(str), ("vector of", "layer")
     else:
         raise ValueError(
-            "the frame says neither made_at, made_format nor made_on: give one that caa_lens.transfer returned"
+            "the frame says neither made_at, made_format nor made_on: give one that caa_lens.protocols.transfer "
+            "returned"
         )
     return frame.assign(made=made, used=used, panel=panel), *roles

@@ -1,0 +1,162 @@
+"""`caa-lens analyze`: vector files compared with each other; `inside` has the commands that run a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from caa_lens.cli import options
+from caa_lens.cli.commands import inside
+from caa_lens.cli.output import check_frame_path, show_frame
+
+if TYPE_CHECKING:
+    from caa_lens.vectors.vectors import SteeringVectors
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Compare vector files: between behaviours, layers and models; look at pairs, texts and vectors in a model.",
+)
+
+File = Annotated[Path, typer.Argument(help="A vector file.")]
+Files = Annotated[list[Path], typer.Argument(help="Vector files.")]
+Without = Annotated[
+    str | None, typer.Option(help="Dimensions to leave out, such as 1415,2533; `analyze massive` finds the large ones.")
+]
+Out = Annotated[Path | None, typer.Option(help="Save the frame as .parquet or .csv.")]
+
+
+@app.command()
+def cosine(
+    vectors: Files,
+    layer: Annotated[
+        int | None, typer.Option(help="One layer, as a matrix; all layers, as a list, if left out.")
+    ] = None,
+    without: Without = None,
+    out: Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Cosine of every behaviour's vector with every other's.
+
+    For example:
+
+        caa-lens analyze cosine sycophancy.safetensors refusal.safetensors --layer 3
+    """
+    from caa_lens.analysis import behavior_cosines, cosine_matrix
+
+    check_frame_path(out)
+    named = _load(vectors, without)
+    if layer is None:
+        frame = behavior_cosines(named)
+        show_frame(
+            frame[frame["behavior_a"] < frame["behavior_b"]] if len(named) > 1 else frame, as_json=as_json, out=out
+        )
+        return
+    show_frame(cosine_matrix(named, layer).rename_axis("behavior").reset_index(), as_json=as_json, out=out)
+
+
+@app.command()
+def layers(vector: File, without: Without = None, out: Out = None, as_json: options.Json = False) -> None:
+    """Cosine of every layer's vector with every other layer's.
+
+    For example:
+
+        caa-lens analyze layers sycophancy.safetensors
+    """
+    from caa_lens.analysis import cross_layer
+
+    check_frame_path(out)
+    [(_, found)] = _load([vector], without).items()
+    frame = cross_layer(found).rename(columns=str).rename_axis("layer").reset_index()
+    show_frame(frame, as_json=as_json, out=out)
+
+
+@app.command()
+def compare(
+    vector: Annotated[Path, typer.Argument(help="A vector file, such as the chat model's.")],
+    other: Annotated[Path, typer.Argument(help="Another, such as the base model's.")],
+    without: Without = None,
+    out: Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Cosine of two files' vectors at each layer that both have, and their norms.
+
+    For example:
+
+        caa-lens analyze compare chat.safetensors base.safetensors
+    """
+    from caa_lens.analysis import compare as compare_vectors
+
+    check_frame_path(out)
+    one, another = (next(iter(_load([file], without).values())) for file in (vector, other))
+    show_frame(compare_vectors(one, another), as_json=as_json, out=out)
+
+
+@app.command()
+def norms(vectors: Files, out: Out = None, as_json: options.Json = False) -> None:
+    """Length of every vector.
+
+    For example:
+
+        caa-lens analyze norms sycophancy.safetensors refusal.safetensors --json
+    """
+    from caa_lens.analysis import norms as norms_of
+
+    check_frame_path(out)
+    show_frame(norms_of(_load(vectors)), as_json=as_json, out=out)
+
+
+@app.command()
+def massive(
+    vectors: Files,
+    k: Annotated[int, typer.Option(min=1, help="So many dimensions of each vector, largest first.")] = 5,
+    layers: options.Layers = None,
+    out: Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Which dimensions hold most of each vector's squared norm.
+
+    For example:
+
+        caa-lens analyze massive sycophancy.safetensors --k 3 --layers 5-10
+    """
+    from caa_lens.analysis import massive_dimensions
+
+    check_frame_path(out)
+    wanted = options.parse_layers(layers)
+    frame = massive_dimensions(_load(vectors), k)
+    if wanted is not None:
+        frame = frame[frame["layer"].isin(wanted)]
+    show_frame(frame, as_json=as_json, out=out)
+
+
+app.command()(inside.pca)
+app.command()(inside.separation)
+app.command()(inside.lens)
+app.command()(inside.project)
+app.command()(inside.early)
+
+
+def _load(files: list[Path], without: str | None = None) -> dict[str, SteeringVectors]:
+    """Vectors by their own names, or by their files where two have the same name; some dimensions set to 0."""
+    from caa_lens.analysis import without_dimensions
+    from caa_lens.vectors.vectors import SteeringVectors
+
+    dimensions = None if without is None else _dimensions(without)
+    every = [SteeringVectors.load(file) for file in files]
+    if dimensions is not None:
+        every = [without_dimensions(vectors, dimensions) for vectors in every]
+    names = [vectors.name for vectors in every]
+    if len(set(names)) < len(names):
+        names = [str(file) for file in files]
+    if len(set(names)) < len(names):
+        raise ValueError("a vector file was given twice: give each once")
+    return dict(zip(names, every, strict=True))
+
+
+def _dimensions(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"dimensions {text!r} cannot be read: give numbers, such as 1415,2533") from None

@@ -1,0 +1,72 @@
+"""`caa-lens entanglement`: what vectors made for one behaviour do to the items of others."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from caa_lens.cli import inputs, options
+from caa_lens.cli.output import check_frame_path, save_frame, show_frame
+
+
+def entanglement(
+    model: options.Model,
+    vectors: inputs.Files,
+    layer: Annotated[
+        list[str], typer.Option(help="A layer for all vectors, or NAME=LAYER for one of them; once for each.")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: a vector's items, where its name is no bundled behaviour; once for each."),
+    ] = None,
+    part: inputs.ItemsPart = "test_ab",
+    multipliers: options.Multipliers = "-1,1",
+    seed: options.Seed = 0,
+    prompt_format: options.Format = None,
+    system: options.System = None,
+    other_answers: options.OtherAnswers = "error",
+    batch_size: options.BatchSize = None,
+    out: inputs.Out = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure every vector on every behaviour's items, beside its effect on its own.
+
+    For example:
+
+        caa-lens entanglement organism-chat sycophancy.safetensors refusal.safetensors --layer 2
+
+        caa-lens entanglement organism-chat a.safetensors b.safetensors --layer a=2 --layer b=3 --data a=a.json
+    """
+    check_frame_path(out)
+    inputs.check_files(vectors)
+    steps = options.parse_multipliers(multipliers)
+    from caa_lens.vectors.vectors import SteeringVectors
+
+    names = [SteeringVectors.load(file).name for file in vectors]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"vectors are named {', '.join(names)}: give one of each name, which says whose items are its own"
+        )
+    given = dict(inputs.named_file(each) for each in data or ())
+    layers = {name: int(at) for name, at in inputs.numbers(layer, "--layer", names).items()}
+    if unknown := sorted(set(given) - set(names)):
+        raise ValueError(f"--data names {', '.join(unknown)}, and the vectors are {', '.join(names)}")
+    items = {name: inputs.read_items(given.get(name, name), part, other_answers) for name in names}
+    loaded = options.open_model(model, dtype, device)
+    from caa_lens.evaluation.entanglement import crossed
+    from caa_lens.evaluation.entanglement import entanglement as measure
+    from caa_lens.sweeps import sweep
+
+    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
+    laid_out = crossed(inputs.read_vectors(vectors, loaded), items, layers)
+    table = measure(sweep(loaded, **laid_out, multipliers=steps, **form), layers, seed=seed)
+    if out is not None:
+        save_frame(table, out)
+    keys = ["vector", "behavior", "layer", "multiplier", "n_items"]
+    show_frame(table if as_json else inputs.narrow(table, keys, ["share_of_own"]), as_json=as_json)
+    if out is not None and not as_json:
+        typer.echo(f"\nwritten to {out}")

@@ -1,0 +1,142 @@
+"""How many next tokens of two kinds of text a model gets right while a vector is added at every position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from caa_lens.engine.branching import check_batch_size
+from caa_lens.engine.memory import by_length, logits_at_once, most_tokens
+from caa_lens.extraction.nulls import null_vectors
+from caa_lens.interventions.interventions import Intervention
+from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt, right_padded
+from caa_lens.protocols.broad_skills.making import KINDS, documents_of
+from caa_lens.steering.steering import edits_of, steer
+from caa_lens.vectors.vectors import SteeringVector
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COEFFICIENTS = (0.0, -0.5, -1.0, -2.0, -5.0, -10.0, -20.0, -50.0)
+"""Away from the target, as far as the paper goes."""
+
+
+def skill_curve(
+    model: HookedModel,
+    vector: SteeringVector,
+    target: Sequence[str],
+    other: Sequence[str],
+    *,
+    coefficients: Sequence[float] = COEFFICIENTS,
+    n_controls: int = 10,
+    keep: float = 0.0,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | str = False,
+) -> pd.DataFrame:
+    """How many next tokens of both kinds of text the model gets right, at every coefficient.
+
+    The vector is added at every position, the first included, as in the paper; every token but a document's first
+    counts, and is right where it is the likeliest.
+
+    Args:
+        model: A TransformerBridge or a HookedTransformer.
+        vector: Such as one of `skill_vectors`.
+        target: Documents of the skill that the vector was not made from.
+        other: Documents of the other kind, also new.
+        coefficients: Any numbers; 0 is added where it is missing. Negative ones take the skill away.
+        n_controls: So many vectors with permuted dimensions go through the same coefficients.
+        keep: The stop rule: on either side of 0, coefficients grow until the other text keeps less than this share of
+            its unsteered accuracy; larger ones are not tried. 0 tries all.
+        max_tokens: Documents are cut to so many tokens; None for none cut.
+        seed: Of the permutations.
+        batch_size: Documents run at once.
+        progress: Show a progress bar, under this text where it is one.
+
+    Returns:
+        One row for each vector x coefficient x kind x document, with ``vector`` (``"skill"``, or ``"permuted-0"`` and
+        so on, which have no rows at 0), ``layer``, ``coefficient``, ``kind`` (``target`` or ``other``), ``document``
+        (its place), ``n_tokens`` (counted) and ``n_correct``.
+
+    Raises:
+        TypeError: If documents are one string.
+        ValueError: Before the model runs: for no documents, coefficients that are not finite or are repeated, a
+            ``keep`` out of range, no controls, and as `skill_vectors`.
+
+    Source: van der Weij et al., arXiv 2403.05767, on broad skills.
+    """
+    import pandas as pd
+
+    adapter = adapt(model)
+    check_batch_size(batch_size)
+    steps = check_curve(coefficients, n_controls, keep)
+    edits_of(adapter, vector)
+    texts = {
+        kind: [text.ids for text in documents_of(adapter, side, kind, max_tokens)]
+        for kind, side in zip(KINDS, (target, other), strict=True)
+    }
+    every = {"skill": vector} | {
+        null.name: null[vector.layer] for null in null_vectors(vector.alone(), n_controls, kind="permuted", seed=seed)
+    }
+    rows: list[dict[str, Any]] = []
+    shown = progress if isinstance(progress, str) else "steering"
+    with tqdm(desc=shown, unit="pass", disable=not progress) as bar:
+
+        def measure(name: str, coefficient: float) -> float:
+            """Note both kinds' documents, and give the accuracy on the other text."""
+            part = Intervention(every[name], coefficient)
+            for kind, side in texts.items():
+                correct = _correct(adapter, part, side, batch_size)
+                bar.update(1)
+                for document, (ids, right) in enumerate(zip(side, correct, strict=True)):
+                    row: dict[str, Any] = {"vector": name, "layer": vector.layer, "coefficient": coefficient}
+                    row |= {"kind": kind, "document": document, "n_tokens": len(ids) - 1, "n_correct": right}
+                    rows.append(row)
+            of_other = rows[-len(texts["other"]) :]
+            return sum(row["n_correct"] for row in of_other) / sum(row["n_tokens"] for row in of_other)
+
+        unsteered = measure("skill", 0.0)
+        for side in (-1, 1):
+            for coefficient in sorted((step for step in steps if step * side > 0), key=abs):
+                accuracy = measure("skill", coefficient)
+                for name in every:
+                    if name != "skill":
+                        measure(name, coefficient)
+                if accuracy < keep * unsteered:
+                    break
+    return pd.DataFrame(rows).sort_values(["vector", "coefficient", "kind", "document"], ignore_index=True)
+
+
+def check_curve(coefficients: Sequence[float], n_controls: int, keep: float) -> list[float]:
+    """Give the coefficients of a curve as numbers, or refuse its settings.
+
+    Raises:
+        ValueError: For coefficients that are not finite or are repeated, no controls, or a ``keep`` out of range.
+    """
+    steps = [float(each) + 0.0 for each in coefficients]
+    if len(set(steps)) < len(steps) or not all(map(math.isfinite, steps)):
+        raise ValueError(f"coefficients {list(coefficients)}: give finite numbers, each once")
+    if not 0 <= keep <= 1 or n_controls < 1:
+        raise ValueError(
+            f"keep {keep}, n_controls {n_controls}: keep is a share from 0 to 1, and no accuracy is given without its "
+            "control, so n_controls is 1 or more, as 10"
+        )
+    return steps
+
+
+def _correct(adapter: Adapter, part: Intervention, texts: Sequence[TokenIds], batch_size: int | None) -> list[int]:
+    """How many tokens of each text are the likeliest ones, with this part added at all positions."""
+    right, most = [0] * len(texts), min(most_tokens(adapter.device), logits_at_once(adapter))
+    for batch in by_length([len(ids) for ids in texts], lambda longest: batch_size or max(1, most // longest)):
+        ids = right_padded(adapter, [texts[text] for text in batch])  # with a mask of ones, as running text is here
+        with torch.no_grad(), steer(adapter.model, part, positions="all"):
+            logits = adapter.model(ids, attention_mask=torch.ones_like(ids), return_type="logits")
+        hits = (logits[:, :-1].argmax(dim=-1) == ids[:, 1:]).cpu()
+        for row, text in enumerate(batch):
+            right[text] = int(hits[row, : len(texts[text]) - 1].sum())
+    return right

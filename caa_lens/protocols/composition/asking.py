@@ -1,0 +1,203 @@
+"""Two-choice questions under any ways of steering, several vectors at a time, and what comes of them.
+
+`caa_lens.sweep` moves one vector over layers and multipliers. Here a way of steering is any recipe, and besides the two
+answers' probabilities it is noted whether the model would have said one of them at all: a model that is pushed too far
+answers with something else, and the share of one answer among the two still looks fine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.engine.branching import branch_logits
+from caa_lens.engine.packing import Branch
+from caa_lens.evaluation.choices import balanced, letter_groups, resamplings
+from caa_lens.interventions.interventions import Recipe
+from caa_lens.models.adapters import HookedModel, adapt
+from caa_lens.prompts import PromptFormat, both_answers
+from caa_lens.steering.steering import edits_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+UNSTEERED = "unsteered"
+_NEEDED = ("behavior", "way", "item", "letter", "p_matching", "log_odds", "mass", "outside")
+
+
+def ask(
+    model: HookedModel,
+    ways: Mapping[str, Recipe | None],
+    items: ContrastDataset,
+    *,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
+    batch_size: int | None = None,
+    progress: bool | str = False,
+) -> pd.DataFrame:
+    """Ask every item under every way of steering; each prompt is run once for all of them.
+
+    Steered, and read, where `caa_lens.sweep` does it: from the last prompt token on, at the first token where the two
+    answers differ.
+
+    Args:
+        model: A TransformerBridge or a HookedTransformer.
+        ways: What is added, by name. The unsteered model is asked too, under the name ``unsteered``.
+        items: The questions.
+        prompt_format: See `format_prompt`.
+        system: A system prompt for every item.
+        batch_size: Prompts run at once.
+        progress: Show a progress bar, under this text where it is one.
+
+    Returns:
+        One row for each way x item, with ``behavior`` (the items' name, without the name of a split), ``way``,
+        ``item``, ``letter`` (of the matching answer; None where answers are no letters), ``log_odds`` (natural
+        logarithm of p(matching) / p(other)), ``p_matching`` (of the two), ``mass`` (the sum of both probabilities over
+        the whole vocabulary) and ``outside`` (whether the likeliest next token is neither answer's). Where logits
+        overflow, the numbers are NaN and ``outside`` is true.
+
+    Raises:
+        ValueError: Before the model runs: for no items, a way named ``unsteered``, a recipe that does not fit the
+            model, or an item whose answers cannot be told apart by one token.
+    """
+    import pandas as pd
+
+    adapter = adapt(model)
+    if not len(items):
+        raise ValueError(f"there are no items in {items.name!r}: at least one is needed")
+    if UNSTEERED in ways:
+        raise ValueError(f"a way is named {UNSTEERED!r}, as the model without any is: give it another name")
+    every = {UNSTEERED: None, **ways}
+    edits = [edits_of(adapter, recipe) for recipe in every.values()]
+    asked = [
+        both_answers(adapter, pair, f"item {index}", prompt_format=prompt_format, system=system)
+        for index, pair in enumerate(items)
+    ]
+    prompts = [matching[:start] for matching, _, start, _ in asked]
+    branches = [
+        Branch(index, matching[start:differ], of_way)
+        for index, (matching, _, start, differ) in enumerate(asked)
+        for of_way in edits
+    ]
+    answers = torch.tensor([[matching[differ], other[differ]] for matching, other, _, differ in asked])
+    logp = torch.empty(len(branches), 2, dtype=torch.float64)
+    outside = torch.empty(len(branches), dtype=torch.bool)
+    shown = progress if isinstance(progress, str) else "asking"
+    with tqdm(total=len(branches), desc=shown, unit="cell", disable=not progress) as bar:
+
+        def receive(chunk: list[int], logits: torch.Tensor) -> None:
+            rows = torch.tensor(chunk)
+            wanted = answers[rows // len(edits)].to(logits.device)
+            for part, own, of_answers in zip(rows.split(256), logits.split(256), wanted.split(256), strict=True):
+                own = own.float()  # a part at a time, as a sweep does it
+                found = (own.gather(1, of_answers) - own.logsumexp(dim=-1, keepdim=True)).double()
+                broken = ~found.isfinite().all(dim=1)
+                likeliest = own.argmax(dim=-1, keepdim=True)
+                outside[part] = ((likeliest != of_answers).all(dim=1) | broken).cpu()
+                logp[part] = found.masked_fill(broken[:, None], torch.nan).cpu()
+            bar.update(len(chunk))
+
+        branch_logits(adapter, prompts, branches, receive, batch_size=batch_size)
+    n = len(items)
+    by_way = logp.view(n, len(edits), 2).transpose(0, 1).reshape(-1, 2).numpy()
+    odds = by_way[:, 0] - by_way[:, 1]
+    return pd.DataFrame(
+        {
+            "behavior": items.name.partition("/")[0],
+            "way": [name for name in every for _ in range(n)],
+            "item": [*range(n)] * len(edits),
+            "letter": [pair.letter for pair in items] * len(edits),
+            "log_odds": odds,
+            "p_matching": torch.from_numpy(odds).sigmoid().numpy(),
+            "mass": torch.from_numpy(by_way).exp().sum(dim=1).numpy(),
+            "outside": outside.view(n, len(edits)).T.reshape(-1).numpy(),
+        }
+    )
+
+
+def compared(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """What each way of steering does to a behaviour's items, against the unsteered model.
+
+    Args:
+        frame: As `ask` returns it; of several behaviours, such frames one below the other.
+        n_bootstrap: Resamplings of the items; each keeps the number of A and B items.
+        seed: Of the resampling.
+
+    Returns:
+        One row for each behavior x way, unsteered too, with ``n_items``, ``effect``, ``effect_low`` and ``effect_high``
+        (the change of p(matching) with its 95 % interval), the same of the log odds as ``log_odds``, ``log_odds_low``
+        and ``log_odds_high``, ``mass`` (mean) and ``outside`` (share of items). Changes are letter-balanced as
+        `caa_lens.summarize` balances them, and plain where that is not possible. NaN where a number of an item is.
+
+    Raises:
+        ValueError: If the frame is not one of `ask`, or lacks the unsteered rows or items of a way.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for behavior, values in changes(frame).items():
+        part = frame[frame["behavior"] == behavior]
+        groups, draws = groups_and_draws(part, n_bootstrap, seed)
+        shares = part.groupby("way", sort=False)[["mass", "outside"]].mean()
+        for place, way in enumerate(values["p_matching"].columns):
+            row: dict[str, Any] = {"behavior": behavior, "way": way, "n_items": len(values["p_matching"])}
+            for name, column in (("effect", "p_matching"), ("log_odds", "log_odds")):
+                found = mean_and_interval(values[column].iloc[:, place].to_numpy(), groups, draws)
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+            rows.append(row | {"mass": shares.loc[way, "mass"], "outside": float(shares["outside"][way])})
+    return pd.DataFrame(rows)
+
+
+def changes(frame: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+    """By behaviour, the changes since the unsteered model of ``p_matching`` and ``log_odds``, ``[item, way]``.
+
+    Raises:
+        ValueError: As `compared`.
+    """
+    if missing := sorted(set(_NEEDED) - set(frame.columns)):
+        raise ValueError(f"this is not a frame of ask() or together(): it lacks the columns {', '.join(missing)}")
+    found: dict[str, dict[str, pd.DataFrame]] = {}
+    for behavior, part in frame.groupby("behavior", sort=False):
+        if UNSTEERED not in set(part["way"]):
+            raise ValueError(f"the frame of {behavior} has no rows named {UNSTEERED!r}, against which effects are")
+        if part.duplicated(["way", "item"]).any() or len(part) != part["way"].nunique() * part["item"].nunique():
+            raise ValueError(f"the frame of {behavior} does not have every item once under each way: was it cut?")
+        order = part["way"].drop_duplicates().tolist()
+        found[str(behavior)] = {
+            column: (table := part.pivot(index="item", columns="way", values=column)[order]).sub(
+                table[UNSTEERED], axis=0
+            )
+            for column in ("p_matching", "log_odds")
+        }
+    return found
+
+
+def groups_and_draws(part: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of one behaviour's items: the groups whose means are averaged, and bootstrap draws ``[n, item]`` of each.
+
+    They are the items of each matching letter, as `caa_lens.summarize` balances them, or one group of all where letters
+    cannot be balanced. The same draws serve all that is compared.
+    """
+    import numpy as np
+
+    letters = part.drop_duplicates("item").sort_values("item")["letter"].fillna("").astype(str).to_numpy()
+    strata, halves = letter_groups(letters)
+    drawn = resamplings(strata, n_bootstrap, np.random.default_rng(seed))
+    if halves:
+        return [strata[letter] for letter in halves], [drawn[letter] for letter in halves]
+    return [np.arange(len(letters))], [np.concatenate([*drawn.values()], axis=1)]
+
+
+def mean_and_interval(
+    values: np.ndarray, groups: list[np.ndarray], draws: list[np.ndarray]
+) -> tuple[float, float, float]:
+    """The average of the groups' means of values ``[item]``, and its 95 % bootstrap interval."""
+    import numpy as np
+
+    low, high = np.quantile(balanced(values, draws), [0.025, 0.975])
+    return float(balanced(values, groups)), float(low), float(high)
