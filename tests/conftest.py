@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is imported by now stays: the garbage collector need not look through two million objects again and again."""
+    """What is imported by now stays: the garbage collector need not look through a million objects again and again."""
     gc.collect()
     gc.freeze()
 
