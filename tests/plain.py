@@ -22,7 +22,7 @@ def assert_close_by_norm(found: Any, expected: Any, rtol: float) -> None:
     Element by element a tolerance means nothing where an element is near zero: how far it may be off depends on the
     vector, and on the order in which a processor adds. An expected vector of zeros is held to the largest norm.
     """
-    found, expected = (torch.from_numpy(np.array(each, dtype=np.float64)) for each in (found, expected))
+    found, expected = (torch.from_numpy(np.array(np.asarray(each), dtype=np.float64)) for each in (found, expected))
     assert found.shape == expected.shape, f"shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
     norms = expected.norm(dim=-1)
     off = (found - expected).norm(dim=-1) / torch.where(norms > 0, norms, norms.max().clamp(min=1e-30))
