@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -20,7 +19,7 @@ def actadd(
     layer: Annotated[
         int, typer.Option(help="ActAdd's: the block whose input is added to, which is CAA's layer plus 1.")
     ],
-    prompt: Annotated[list[str], typer.Option(help="What is continued; may be given several times.")],
+    prompt: options.EachPrompt,
     negative: Annotated[
         str, typer.Option(help="The prompt whose activations are subtracted; the empty one where left out.")
     ] = "",
@@ -30,33 +29,29 @@ def actadd(
         str | None, typer.Option(help="Comma-separated words of a topic: how often are they written, and by controls?")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="With --words, so many texts of each prompt in each way.")] = 20,
-    nulls: Annotated[int, typer.Option(min=1, help="With --words, so many controls of each kind.")] = 5,
-    max_new_tokens: Annotated[int, typer.Option(help="At most; an end-of-text token ends it earlier.")] = 40,
     paper_sampling: Annotated[
         bool, typer.Option("--paper-sampling", help="Temperature 1, top-p 0.3, frequency penalty 1.")
     ] = False,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Sample from the likeliest tokens with this much probability.")
-    ] = None,
-    frequency_penalty: Annotated[
-        float | None, typer.Option(help="Taken from a token's logit for every time that it came before.")
-    ] = None,
+    nulls: options.Nulls = 20,
+    max_new_tokens: options.MaxNewTokens = 40,
+    temperature: options.SomeTemperature = None,
+    top_p: options.SomeTopP = None,
+    frequency_penalty: options.SomeFrequencyPenalty = None,
     seed: options.Seed = 0,
-    prompt_format: Annotated[str, typer.Option(help="chat, llama2, base or plain.")] = "plain",
+    prompt_format: options.Format = "plain",
     system: options.System = None,
     batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="With --words, save every text as .parquet or .csv.")] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Steer by the difference of two prompts' activations (ActAdd), unsteered and steered side by side.
 
     With --words, many texts are sampled and the share with a word of the topic stands beside that of random and of
-    nonsense additions with the same norms. Where no sampling is set it is then the paper's; without --words it is the
-    likeliest token each time.
+    nonsense additions with the same norms (--nulls of each); --out saves every text. Where no sampling is set it is
+    then the paper's; without --words it is the likeliest token each time.
 
     For example:
 

@@ -19,18 +19,17 @@ SEARCHES = ("layers", "greedy", "coefficients", "jointly")
 
 def compose(
     model: options.Model,
-    vectors: inputs.Files,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A layer for all vectors, or NAME=LAYER for one of them; once for each.")
-    ] = None,
+    vectors: options.Files,
+    data: options.OwnData = None,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
+    layer: options.SomeLayerOfEach = None,
     multiplier: Annotated[
-        list[str] | None, typer.Option(help="How much of all vectors, or NAME=NUMBER for one; 1 where left out.")
-    ] = None,
-    data: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FILE: a vector's items, where its name is no bundled behaviour; once for each."),
+        typer.Option(
+            help="How much of all vectors, or NAME=NUMBER for one; 1 where left out.", rich_help_panel="Steering"
+        ),
     ] = None,
-    part: inputs.ItemsPart = "test_ab",
     search: Annotated[
         str | None,
         typer.Option(
@@ -39,31 +38,29 @@ def compose(
         ),
     ] = None,
     layers: options.Layers = None,
-    coefficients: Annotated[
-        str | None, typer.Option(help="Comma-separated numbers above 0 to search; 0.5 to 300 where left out.")
-    ] = None,
+    coefficients: options.SomeCoefficients = None,
     max_outside: Annotated[
         float, typer.Option(help="Out is what makes more than this share of items be answered with neither answer.")
     ] = 0.1,
-    min_mass: Annotated[float, typer.Option(help="Out is what leaves both answers less probability than this.")] = 0.0,
+    min_mass: options.MinMass = 0.0,
     max_evaluations: Annotated[int, typer.Option(min=1, help="A search that needs more is refused.")] = 1000,
     cells: Annotated[Path | None, typer.Option(help="A .json file from which a stopped search goes on.")] = None,
-    random: Annotated[int, typer.Option("--random", "--n-random", min=1, help="So many random vectors for each.")] = 20,
+    nulls: options.Nulls = 20,
     seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
     batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Add several behaviours' vectors together, and measure what each still does beside the others.
 
     Each behaviour's items are asked under each vector alone, under all together, and with random vectors in the place
-    of the others. Vectors with one layer add up there, others are simultaneous.
+    of the others. Vectors with one layer add up there, others are simultaneous. A search tries --layers, or
+    --coefficients above 0 (0.5 to 300 where left out), and leaves out what breaks --max-outside or --min-mass.
 
     For example:
 
@@ -73,6 +70,7 @@ def compose(
     """
     check_frame_path(out)
     inputs.check_files(vectors)
+    options.check_nulls(nulls)
     if search is not None and search not in SEARCHES:
         raise ValueError(f"--search {search!r} is not known: give one of {', '.join(SEARCHES)}")
     sizes, over_layers = search in ("coefficients", "jointly"), search in ("layers", "greedy")
@@ -98,14 +96,11 @@ def compose(
     named = {each.name: each for each in files}
     if len(named) < len(files):
         raise ValueError(f"vectors are named {', '.join(each.name for each in files)}: give one of each name")
-    given = dict(inputs.named_file(each) for each in data or ())
-    if unknown := sorted(set(given) - set(named)):
-        raise ValueError(f"--data names {', '.join(unknown)}, and the vectors are {', '.join(named)}")
     amounts = inputs.numbers(multiplier or [], "--multiplier", named, default=1.0)
     places = {} if over_layers else inputs.numbers(layer or [], "--layer", named)
-    items = {name: inputs.read_items(given.get(name, name), part, other_answers) for name in named}
+    items = {name: inputs.read_items(own, part, other_answers) for name, own in inputs.of_each(data, named).items()}
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
-    form |= {"n_nulls": random, "seed": seed}
+    form |= {"n_nulls": nulls, "seed": seed}
     if search is not None:
         limits = {"max_outside": max_outside, "min_mass": min_mass, "max_evaluations": max_evaluations, "cells": cells}
         wanted = options.parse_layers(layers)

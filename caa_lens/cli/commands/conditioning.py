@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,16 +12,16 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 def conditioning(
     model: options.Model,
-    data: inputs.Items,
-    out: Annotated[Path, typer.Option(help="Save the texts as .parquet or .csv.")],
-    part: inputs.ItemsPart = "test_ab",
+    data: options.Data,
+    out: options.Out,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
     then: Annotated[
         str, typer.Option(help="Put after each answer, where the model would end, such as ' because'.")
     ] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most; an end-of-text token ends it earlier.")] = 100,
+    max_new_tokens: options.MaxNewTokens = 100,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
     batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,

@@ -15,15 +15,17 @@ SHOWN = ("model", "behavior", "n_layers", "layer", "depth", "test_positive", "te
 
 def scaling(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of finished studies.")],
-    multiplier: Annotated[float, typer.Option(help="A size above 0; both directions are shown.")] = 1.0,
+    multiplier: options.Multiplier = 1.0,
     n_layers: Annotated[
         list[str] | None, typer.Option(help="MODEL=N, for a run that swept some layers only; once for each.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Save the table of all layers as .parquet or .csv.")] = None,
+    out: options.SomeOut = None,
     figure: Annotated[Path | None, typer.Option(help="Draw it as .html, or .png, .svg or .pdf.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare finished studies of models of different size: the layer that was chosen, by depth, and its effects.
+
+    Both directions of --multiplier are shown, at the best layer; --out saves all layers.
 
     Three bundled settings files repeat the study of refusal in Llama 2 of 7, 13 and 70 billion parameters; they need
     CAA's public repository in the folder CAA, and the models.

@@ -59,7 +59,7 @@ def compare(
     learning_rate: float | None = None,
     epochs: int = 1,
     train_batch_size: int = 2,
-    n_nulls: int = 100,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     batch_size: int | None = None,
@@ -206,7 +206,7 @@ def describe_baselines(table: pd.DataFrame) -> list[str]:
 
 def _check(name: str, test: ContrastDataset, train: ContrastDataset, baselines: Sequence[str], n_nulls: int) -> None:
     if n_nulls < 1:
-        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 100")
+        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 20")
     if unknown := [each for each in baselines if each not in get_args(Baseline)]:
         raise ValueError(f"baselines {unknown} are not known: give some of {', '.join(get_args(Baseline))}")
     if len(set(baselines)) < len(baselines):
