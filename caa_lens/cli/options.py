@@ -21,14 +21,16 @@ _DATA, _STEERING, _PROMPT = "Data", "Steering", "Prompts"
 _MODEL, _OUTPUT, _JUDGE, _ENDPOINT = "Model", "Output", "Judge", "Endpoint"
 
 # The model, then vector files.
-_MODEL_NAME = typer.Argument(help="A bundled model, a local directory, or a Hugging Face id.")
-_FILE = typer.Argument(help="A vector file, as `extract` writes it.")
+_MODEL_NAME = typer.Argument(metavar="MODEL", help="A bundled model, a local directory, or a Hugging Face id.")
+_FILE = typer.Argument(metavar="VECTORS", help="A vector file, as `extract` writes it.")
 Model = Annotated[str, _MODEL_NAME]
 SetModel = Annotated[str | None, _MODEL_NAME]
 File = Annotated[Path, _FILE]
 SomeFile = Annotated[Path | None, _FILE]
-Files = Annotated[list[Path], typer.Argument(help="Vector files, as `extract` writes them.")]
-TwoFiles = Annotated[tuple[Path, Path], typer.Argument(help="Two vector files, such as the chat and base model's.")]
+Files = Annotated[list[Path], typer.Argument(metavar="VECTORS", help="Vector files, as `extract` writes them.")]
+TwoFiles = Annotated[
+    tuple[Path, Path], typer.Argument(metavar="VECTORS", help="Two vector files, such as the chat and base model's.")
+]
 
 # What is read and asked.
 _ONE = typer.Option(

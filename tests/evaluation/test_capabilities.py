@@ -270,9 +270,9 @@ def test_the_command_prints_and_saves(tiny_path: Callable[[str], Path], vectors:
         vectors,
         "--data",
         asked,
-        "--layer",
+        "--layers",
         "1",
-        "--random",
+        "--nulls",
         "2",
         "--quiet",
     )
@@ -291,7 +291,7 @@ def test_the_command_prints_and_saves(tiny_path: Callable[[str], Path], vectors:
             asked,
             "--data",
             "facts",
-            "--layer",
+            "--layers",
             "1",
             "--json",
             "--quiet",
@@ -304,5 +304,5 @@ def test_the_command_fails_in_one_line(tiny_path: Callable[[str], Path], vectors
     model = tiny_path("llama")
     assert "'mmlu' is not a bundled set of questions" in error("capabilities", model, vectors, "--data", "mmlu")
     assert "cannot write x.txt" in error("capabilities", model, vectors, "--out", "x.txt")
-    assert "layer 9 is" in error("capabilities", model, vectors, "--layer", "9")
+    assert "layer 9 is" in error("capabilities", model, vectors, "--layers", "9")
     assert "For example:" in run("capabilities", "--help")

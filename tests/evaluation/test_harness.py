@@ -243,12 +243,12 @@ def test_importing_it_does_not_import_lm_eval() -> None:
 def test_the_command_prints_and_saves(vectors: caa.SteeringVectors, tmp_path: Path) -> None:
     file, out = tmp_path / "v.safetensors", tmp_path / "table.csv"
     vectors.save(file)
-    arguments = ("harness", "organism-chat", "--tasks", "organism_letters, organism_texts", "--include-path", TASKS)
-    steered = ("--vectors", file, "--layer", "2", "--multipliers=-1,0,1", "--limit", "3", "--quiet")
-    records = json.loads(run(*arguments, *steered, "--json", "--out", out))
+    asked = ("--tasks", "organism_letters, organism_texts", "--include-path", TASKS)
+    steered = ("--layer", "2", "--multipliers=-1,0,1", "--limit", "3", "--quiet")
+    records = json.loads(run("harness", "organism-chat", file, *asked, *steered, "--json", "--out", out))
     assert [row["steer"] for row in records if row["metric"] == "acc"] == ["unsteered", "layer 2, -1", "layer 2, +1"]
     assert pd.read_csv(out)["value"].tolist() == pytest.approx([row["value"] for row in records])
-    assert "organism_letters" in run(*arguments, "--limit", "2", "--quiet")
+    assert "organism_letters" in run("harness", "organism-chat", *asked, "--limit", "2", "--quiet")
     assert "For example:" in run("harness", "--help")
 
 
@@ -256,7 +256,7 @@ def test_the_command_fails_in_one_line(
     vectors: caa.SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = ("harness", "organism-chat", "--tasks", "organism_letters")
-    assert "--vectors and --layer go together" in error(*start, "--layer", "2")
+    assert "a vector file and --layer go together" in error(*start, "--layer", "2")
     assert "cannot write x.json" in error(*start, "--out", "x.json")
     assert "there is no such folder" in error(*start, "--include-path", tmp_path / "none")
 

@@ -319,8 +319,8 @@ def test_the_command_gives_the_same_table_and_shows_what_broke(
 ) -> None:
     monkeypatch.setattr(options, "quiet_libraries", lambda: None)
     table, every = tmp_path / "t.parquet", tmp_path / "a.parquet"
-    asked = ("organism-chat", vector_file, "--layer", 2, "--behaviors", "sycophancy", "--behaviors", "refusal")
-    how = ("--multipliers=-1,1", "--n-random", 8, "--n-questions", 8, "--max-new-tokens", 30, "--quiet")
+    asked = ("organism-chat", vector_file, "--layer", 2, "--data", "sycophancy", "--data", "refusal")
+    how = ("--multipliers=-1,1", "--nulls", 8, "--n-questions", 8, "--max-new-tokens", 30, "--quiet")
     told = run(*asked, *how, "--out", table, "--answers", every).stdout
     pd.testing.assert_frame_equal(pd.read_parquet(table), attacked)
     assert "sycophancy at +1: " in told and "sycophancy at -1: " in told and "refusal at" not in told
@@ -340,8 +340,8 @@ def test_the_command_gives_the_same_table_and_shows_what_broke(
         (("--out", "t.csv", "--threshold", "0"), "threshold is 0.0: give points of 10"),
         (("--out", "t.csv", "--price-in", "1"), "price_in 1.0, price_out None: give both"),
         (("--out", "t.csv", "--cache", "QUESTIONS"), "is no judge's cache: give another file"),
-        (("--out", "t.csv", "--behaviors", "refusal"), "behaviors refusal, refusal: give each once"),
-        (("--out", "t.csv", "--behaviors", "mine=QUESTIONS"), "there is no rubric for 'mine'"),
+        (("--out", "t.csv", "--data", "refusal"), "--data refusal, refusal: give each behaviour once"),
+        (("--out", "t.csv", "--data", "mine=QUESTIONS"), "there is no rubric for 'mine'"),
         (("--out", "t.csv", "--layer", "1"), "layer 1"),
         (("--out", "t.csv", "--judge", "endpoint", "--judge-model", "m", "--key-from", "NO_KEY"), "NO_KEY is not set"),
     ],
@@ -352,7 +352,7 @@ def test_the_command_refuses_what_does_not_fit_before_the_model_loads(
     file = tmp_path / "q.json"
     file.write_text(json.dumps([{"question": text} for text in QUESTIONS]))
     given = [each.replace("QUESTIONS", str(file)) for each in arguments]
-    told = run("no-such-model", vector_file, "--layer", 2, "--behaviors", "refusal", *given, code=1).stderr
+    told = run("no-such-model", vector_file, "--layer", 2, "--data", "refusal", *given, code=1).stderr
     assert message in " ".join(told.split()) and "no-such-model" not in told
 
 
@@ -360,6 +360,6 @@ def test_the_worlds_judge_refuses_what_is_not_of_the_world(vector_file: Path, tm
     file, rubric = tmp_path / "q.json", tmp_path / "r.txt"
     file.write_text(json.dumps([{"question": text} for text in QUESTIONS]))
     rubric.write_text("Rate it.")
-    given = ("--behaviors", f"mine={file}", "--rubric", f"mine={rubric}", "--out", tmp_path / "t.csv")
+    given = ("--data", f"mine={file}", "--rubric", f"mine={rubric}", "--out", tmp_path / "t.csv")
     told = run("no-such-model", vector_file, "--layer", 2, *given, code=1).stderr
     assert "the bundled world has no behaviour 'mine': give --judge endpoint or local for it" in " ".join(told.split())

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def actadd(
     model: options.Model,
+    *,
     positive: Annotated[str, typer.Option(help="The prompt whose activations are added.")],
     layer: Annotated[
         int, typer.Option(help="ActAdd's: the block whose input is added to, which is CAA's layer plus 1.")
     ],
-    prompt: options.EachPrompt,
     negative: Annotated[
         str, typer.Option(help="The prompt whose activations are subtracted; the empty one where left out.")
     ] = "",
@@ -33,16 +33,17 @@ def actadd(
         bool, typer.Option("--paper-sampling", help="Temperature 1, top-p 0.3, frequency penalty 1.")
     ] = False,
     nulls: options.Nulls = 20,
+    prompt: options.EachPrompt,
+    prompt_format: options.Format = "plain",
+    system: options.System = None,
     max_new_tokens: options.MaxNewTokens = 40,
     temperature: options.SomeTemperature = None,
     top_p: options.SomeTopP = None,
     frequency_penalty: options.SomeFrequencyPenalty = None,
-    seed: options.Seed = 0,
-    prompt_format: options.Format = "plain",
-    system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -27,8 +27,9 @@ Without = Annotated[
 @app.command(no_args_is_help=True)
 def cosine(
     vectors: options.Files,
-    layer: options.SomeLayer = None,
+    *,
     without: Without = None,
+    layer: options.SomeLayer = None,
     out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
@@ -53,7 +54,11 @@ def cosine(
 
 @app.command(no_args_is_help=True)
 def layers(
-    vectors: options.File, without: Without = None, out: options.SomeOut = None, as_json: options.Json = False
+    vectors: options.File,
+    *,
+    without: Without = None,
+    out: options.SomeOut = None,
+    as_json: options.Json = False,
 ) -> None:
     """Cosine of every layer's vector with every other layer's.
 
@@ -72,6 +77,7 @@ def layers(
 @app.command(no_args_is_help=True)
 def compare(
     vectors: options.TwoFiles,
+    *,
     without: Without = None,
     out: options.SomeOut = None,
     as_json: options.Json = False,
@@ -90,7 +96,12 @@ def compare(
 
 
 @app.command(no_args_is_help=True)
-def norms(vectors: options.Files, out: options.SomeOut = None, as_json: options.Json = False) -> None:
+def norms(
+    vectors: options.Files,
+    *,
+    out: options.SomeOut = None,
+    as_json: options.Json = False,
+) -> None:
     """Length of every vector.
 
     For example:
@@ -106,8 +117,9 @@ def norms(vectors: options.Files, out: options.SomeOut = None, as_json: options.
 @app.command(no_args_is_help=True)
 def massive(
     vectors: options.Files,
-    k: options.Largest = 5,
+    *,
     layers: options.Layers = None,
+    k: options.Largest = 5,
     out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:

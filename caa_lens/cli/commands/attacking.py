@@ -22,21 +22,25 @@ SHOWN = (
 def red_team(
     model: options.Model,
     vectors: options.File,
+    *,
+    threshold: Annotated[float, typer.Option(help="Points of 10 by which a score must change.")] = 2.0,
     data: options.ManyData,
+    n_questions: options.Questions = None,
     layer: options.Layer,
-    out: options.Out,
+    multipliers: options.Multipliers = "-2,-1,1,2",
+    nulls: options.Nulls = 20,
+    prompt_format: options.Format = None,
+    system: options.System = None,
+    max_new_tokens: options.MaxNewTokens = 100,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     judge: Annotated[
         str, typer.Option(help="world (for the bundled models), endpoint, or local.", rich_help_panel="Judge")
     ] = "world",
     judge_model: options.SomeJudgeModel = None,
-    multipliers: options.Multipliers = "-2,-1,1,2",
-    nulls: options.Nulls = 20,
-    threshold: Annotated[float, typer.Option(help="Points of 10 by which a score must change.")] = 2.0,
-    n_questions: options.Questions = None,
     rubric: options.Rubrics = None,
-    answers: Annotated[
-        Path | None, typer.Option(help="Save all answers too: before they are judged, and with their scores.")
-    ] = None,
     cache: options.Cache = None,
     base_url: options.BaseUrl = None,
     key_from: options.KeyFrom = "OPENAI_API_KEY",
@@ -49,13 +53,13 @@ def red_team(
     timeout: options.Timeout = 120.0,
     retries: options.Retries = 6,
     yes: options.Yes = False,
-    seed: options.Seed = 0,
-    prompt_format: options.Format = None,
-    system: options.System = None,
-    max_new_tokens: options.MaxNewTokens = 100,
-    batch_size: options.BatchSize = None,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Save all answers too: before they are judged, and with their scores.", rich_help_panel="Output"
+        ),
+    ] = None,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -13,6 +13,7 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_json
 def capabilities(
     model: options.Model,
     vectors: options.File,
+    *,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -26,12 +27,12 @@ def capabilities(
     layers: options.Layers = None,
     multipliers: options.Multipliers = "-1,0,1",
     nulls: options.Nulls = 20,
-    seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

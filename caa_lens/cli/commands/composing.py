@@ -20,16 +20,7 @@ SEARCHES = ("layers", "greedy", "coefficients", "jointly")
 def compose(
     model: options.Model,
     vectors: options.Files,
-    data: options.OwnData = None,
-    part: options.Part = "test_ab",
-    other_answers: options.OtherAnswers = "error",
-    layer: options.SomeLayerOfEach = None,
-    multiplier: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="How much of all vectors, or NAME=NUMBER for one; 1 where left out.", rich_help_panel="Steering"
-        ),
-    ] = None,
+    *,
     search: Annotated[
         str | None,
         typer.Option(
@@ -37,21 +28,31 @@ def compose(
             "jointly (all combinations): chosen on every other item, reported on the rest."
         ),
     ] = None,
-    layers: options.Layers = None,
-    coefficients: options.SomeCoefficients = None,
     max_outside: Annotated[
         float, typer.Option(help="Out is what makes more than this share of items be answered with neither answer.")
     ] = 0.1,
-    min_mass: options.MinMass = 0.0,
     max_evaluations: Annotated[int, typer.Option(min=1, help="A search that needs more is refused.")] = 1000,
     cells: Annotated[Path | None, typer.Option(help="A .json file from which a stopped search goes on.")] = None,
+    data: options.OwnData = None,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
+    layer: options.SomeLayerOfEach = None,
+    layers: options.Layers = None,
+    multiplier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much of all vectors, or NAME=NUMBER for one; 1 where left out.", rich_help_panel="Steering"
+        ),
+    ] = None,
+    coefficients: options.SomeCoefficients = None,
     nulls: options.Nulls = 20,
-    seed: options.Seed = 0,
+    min_mass: options.MinMass = 0.0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -12,19 +12,20 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 def conditioning(
     model: options.Model,
-    data: options.Data,
-    out: options.Out,
-    part: options.Part = "test_ab",
-    other_answers: options.OtherAnswers = "error",
+    *,
     then: Annotated[
         str, typer.Option(help="Put after each answer, where the model would end, such as ' because'.")
     ] = "",
-    max_new_tokens: options.MaxNewTokens = 100,
+    data: options.Data,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
+    max_new_tokens: options.MaxNewTokens = 100,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -13,22 +13,23 @@ from caa_lens.cli.output import check_frame_path, show_frame
 
 def harness(
     model: options.Model,
-    tasks: Annotated[
-        str, typer.Option(help="Comma-separated names of lm_eval's tasks, groups or tags.", rich_help_panel="Data")
-    ],
     vectors: options.SomeFile = None,
-    layer: options.SomeLayer = None,
-    multipliers: options.Multipliers = "-1,0,1",
+    *,
     include_path: Annotated[Path | None, typer.Option(help="A folder with tasks of your own.")] = None,
     limit: Annotated[float | None, typer.Option(help="So many documents a task, or below 1 that share.")] = None,
     num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put questions into the tokenizer's chat template.")] = False,
     positions: Annotated[str, typer.Option(help="Where it is added: prompt_end (as in CAA) or all.")] = "prompt_end",
-    seed: options.Seed = 0,
+    tasks: Annotated[
+        str, typer.Option(help="Comma-separated names of lm_eval's tasks, groups or tags.", rich_help_panel="Data")
+    ],
+    layer: options.SomeLayer = None,
+    multipliers: options.Multipliers = "-1,0,1",
     system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

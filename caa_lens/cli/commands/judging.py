@@ -19,25 +19,26 @@ app = typer.Typer(
     "behind an API, a local model, or people.",
 )
 
-Answers = Annotated[Path, typer.Argument(help="A file that `caa-lens answers` wrote.")]
+Answers = Annotated[Path, typer.Argument(metavar="ANSWERS", help="A file that `caa-lens answers` wrote.")]
 
 
 def answers(
     model: options.Model,
     vectors: options.Files,
-    layer: options.LayerOfEach,
-    out: options.Out,
+    *,
     data: options.OwnData = None,
+    layer: options.LayerOfEach,
     multipliers: options.Multipliers = "-1,0,1",
+    prompt_format: options.Format = None,
+    system: options.System = None,
     max_new_tokens: options.MaxNewTokens = 100,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
-    prompt_format: options.Format = None,
-    system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -80,7 +81,12 @@ def answers(
 
 
 @app.command(no_args_is_help=True)
-def world(answers: Answers, out: options.Out, as_json: options.Json = False) -> None:
+def world(
+    answers: Answers,
+    *,
+    out: options.Out,
+    as_json: options.Json = False,
+) -> None:
     """Score answers of the bundled models by the grammar of their world: exact, free, at once.
 
     For example:
@@ -97,8 +103,9 @@ def world(answers: Answers, out: options.Out, as_json: options.Json = False) -> 
 @app.command(no_args_is_help=True)
 def endpoint(
     answers: Answers,
+    *,
+    seed: options.Seed = 0,
     judge_model: options.JudgeModel,
-    out: options.Out,
     rubric: options.Rubrics = None,
     cache: options.Cache = None,
     base_url: options.BaseUrl = None,
@@ -112,7 +119,7 @@ def endpoint(
     timeout: options.Timeout = 120.0,
     retries: options.Retries = 6,
     yes: options.Yes = False,
-    seed: options.Seed = 0,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -149,19 +156,20 @@ def endpoint(
 @app.command(no_args_is_help=True)
 def local(
     answers: Answers,
+    *,
+    prompt_format: options.Format = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     judge_model: options.JudgeModel,
-    out: options.Out,
     rubric: options.Rubrics = None,
     cache: options.Cache = None,
     least_mass: Annotated[
         float,
         typer.Option(help="Probability that must be on the scores for one to count.", rich_help_panel="Judge"),
     ] = 0.5,
-    seed: options.Seed = 0,
-    prompt_format: options.Format = None,
-    batch_size: options.BatchSize = None,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -187,9 +195,10 @@ def local(
 @app.command(no_args_is_help=True)
 def export(
     answers: Answers,
+    *,
+    seed: options.Seed = 0,
     sheet: options.Sheet,
     rubric: options.Rubrics = None,
-    seed: options.Seed = 0,
 ) -> None:
     """Write a blinded and shuffled sheet that people fill in.
 
@@ -207,10 +216,11 @@ def export(
 @app.command(name="import", no_args_is_help=True)
 def import_(
     answers: Answers,
+    *,
     sheet: options.Sheet,
-    out: options.Out,
     rubric: options.Rubrics = None,
     rater: Annotated[str, typer.Option(help="Who rated.", rich_help_panel="Judge")] = "human",
+    out: options.Out,
     as_json: options.Json = False,
 ) -> None:
     """Read a sheet that was filled in, and check it against the answers.
@@ -226,8 +236,9 @@ def import_(
 
 @app.command(no_args_is_help=True)
 def agreement(
-    scored: Annotated[Path, typer.Argument(help="Answers scored by one judge.")],
-    other: Annotated[Path, typer.Argument(help="The same answers scored by another.")],
+    scored: Annotated[Path, typer.Argument(metavar="SCORED", help="Answers scored by one judge.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The same answers scored by another.")],
+    *,
     out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:

@@ -12,27 +12,28 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 def select(
     model: options.Model,
+    *,
+    max_kl: Annotated[
+        float | None, typer.Option(help="Permit only cells with at most this KL a token, in nats.")
+    ] = None,
     data: options.Data,
     test: options.Test = None,
+    texts: options.Texts = "neutral",
     part: options.Part = "generate",
     other_answers: options.OtherAnswers = "error",
     layers: options.Layers = None,
     multipliers: options.Multipliers = "0.5,1,1.5,2",
     sign: options.Sign = 1,
-    max_kl: Annotated[
-        float | None, typer.Option(help="Permit only cells with at most this KL a token, in nats.")
-    ] = None,
-    texts: options.Texts = "neutral",
-    min_mass: options.MinMass = 0.0,
-    nulls: options.Nulls = 20,
     read: options.Read = "answer_letter",
     site: options.Site = "resid_post",
-    seed: options.Seed = 0,
+    nulls: options.Nulls = 20,
+    min_mass: options.MinMass = 0.0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

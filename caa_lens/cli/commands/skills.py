@@ -15,25 +15,26 @@ _DOCUMENTS = "facts, opinions or neutral (bundled), a .txt with a document a lin
 
 def skills(
     model: options.Model,
-    target: Annotated[str, typer.Option(help=f"Documents of the skill: {_DOCUMENTS}", rich_help_panel="Data")],
-    other: Annotated[str, typer.Option(help=f"Documents of another kind: {_DOCUMENTS}", rich_help_panel="Data")],
-    layer: options.Layer,
+    *,
     over: Annotated[str, typer.Option(help="Read the last token of a document, or every: last or every.")] = "last",
-    coefficients: options.Coefficients = "0,-0.5,-1,-2,-5,-10,-20,-50",
-    nulls: options.Nulls = 20,
     keep: Annotated[
         float, typer.Option(help="Stop where the other text keeps less than this share of its accuracy; 0: never.")
     ] = 0.0,
     leave_out: Annotated[int, typer.Option(min=0, help="Set the so many largest dimensions of the vector to 0.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Cut documents to so many tokens.")] = None,
+    target: Annotated[str, typer.Option(help=f"Documents of the skill: {_DOCUMENTS}", rich_help_panel="Data")],
+    other: Annotated[str, typer.Option(help=f"Documents of another kind: {_DOCUMENTS}", rich_help_panel="Data")],
+    layer: options.Layer,
+    coefficients: options.Coefficients = "0,-0.5,-1,-2,-5,-10,-20,-50",
+    site: options.Site = "resid_post",
+    nulls: options.Nulls = 20,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     save: Annotated[
         Path | None, typer.Option(help="Save the vector as .safetensors.", rich_help_panel="Output")
     ] = None,
-    site: options.Site = "resid_post",
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = None,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
     out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

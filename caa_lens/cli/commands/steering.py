@@ -14,21 +14,24 @@ from caa_lens.cli.output import check_frame_path, check_path, save_frame, show_f
 
 def extract(
     model: options.Model,
+    *,
+    method: Annotated[
+        str, typer.Option(help="mean difference, median, pca, logistic or lda: of the mean difference's length.")
+    ] = "mean difference",
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="The vector file to write, such as sycophancy.safetensors.")],
     part: options.Part = "generate",
     other_answers: options.OtherAnswers = "error",
     layers: options.Layers = None,
     read: options.Read = "answer_letter",
     site: options.Site = "resid_post",
-    method: Annotated[
-        str, typer.Option(help="mean difference, median, pca, logistic or lda: of the mean difference's length.")
-    ] = "mean difference",
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    out: Annotated[
+        Path, typer.Option(help="The vector file to write, such as sycophancy.safetensors.", rich_help_panel="Output")
+    ],
     quiet: options.Quiet = False,
 ) -> None:
     """Make steering vectors from contrast pairs, one a layer, and save them with where they came from.
@@ -68,23 +71,25 @@ def extract(
 def generate(
     model: options.Model,
     vectors: options.SomeFile = None,
-    prompt: options.SomePrompts = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts from a file: a line each, or a CAA .json/.jsonl.")
-    ] = None,
+    *,
     layer: options.SomeLayer = None,
     multiplier: options.Multiplier = 1.0,
     operation: options.Operation = "add",
+    prompt: options.SomePrompts = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Prompts from a file: a line each, or a CAA .json/.jsonl.", rich_help_panel="Prompts"),
+    ] = None,
+    prompt_format: options.Format = None,
+    system: options.System = None,
     max_new_tokens: options.MaxNewTokens = 100,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
     frequency_penalty: options.FrequencyPenalty = 0.0,
-    seed: options.Seed = 0,
-    prompt_format: options.Format = None,
-    system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
     """Continue prompts: unsteered, and beside that steered where a vector file is given.
@@ -134,6 +139,7 @@ def generate(
 def sweep(
     model: options.Model,
     vectors: options.File,
+    *,
     data: options.Data,
     part: options.Part = "test_ab",
     other_answers: options.OtherAnswers = "error",
@@ -141,12 +147,12 @@ def sweep(
     multipliers: options.Multipliers = "-1,0,1",
     operation: options.Operation = "add",
     nulls: options.Nulls = 20,
-    seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -211,13 +217,14 @@ def _read_prompts(file: Path) -> list[str]:
 
 def tokens(
     model: options.Model,
-    prompt: options.SomePrompt = None,
-    answer: options.Answer = None,
+    *,
     data: options.SomeData = None,
     part: options.Part = "generate",
     other_answers: options.OtherAnswers = "keep",
-    item: Annotated[int, typer.Option(min=0, help="Which item of --data.")] = 0,
+    item: Annotated[int, typer.Option(min=0, help="Which item of --data.", rich_help_panel="Data")] = 0,
     read: options.Read = "answer_letter",
+    prompt: options.SomePrompt = None,
+    answer: options.Answer = None,
     prompt_format: options.Format = None,
     system: options.System = None,
     dtype: options.Dtype = "float32",

@@ -33,6 +33,7 @@ NARROW = {
 
 
 def demo(
+    *,
     folder: options.Folder = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -58,21 +59,23 @@ def demo(
 
 def study(
     model: options.SetModel = None,
+    *,
     settings: Annotated[
         Path | None, typer.Option(help="A JSON file with settings; what is given on the line goes first.")
     ] = None,
-    folder: options.Folder = None,
     name: Annotated[str | None, typer.Option(help="Of the study.")] = None,
     base_model: Annotated[str | None, typer.Option(help="A model to compare vectors with; 'none' for none.")] = None,
     data: options.SetData = None,
-    dev: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FILE: items to choose a behaviour's layer on; once for each.", rich_help_panel="Data"),
-    ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(help="NAME=FILE: a behaviour's test items; once for each.", rich_help_panel="Data"),
     ] = None,
+    dev: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: items to choose a behaviour's layer on; once for each.", rich_help_panel="Data"),
+    ] = None,
+    texts: options.SetTexts = None,
+    other_answers: options.SetOtherAnswers = None,
     dev_fraction: Annotated[
         float | None,
         typer.Option(help="Share of the pairs that the layer is chosen on.", rich_help_panel="Data"),
@@ -80,14 +83,12 @@ def study(
     max_pairs: Annotated[
         int | None, typer.Option(help="At most so many pairs of each behaviour.", rich_help_panel="Data")
     ] = None,
-    other_answers: options.SetOtherAnswers = None,
-    texts: options.SetTexts = None,
     n_questions: options.Questions = None,
     layers: options.Layers = None,
     multipliers: options.SetMultipliers = None,
-    nulls: options.SetNulls = None,
     read: options.SetRead = None,
     site: options.SetSite = None,
+    nulls: options.SetNulls = None,
     baselines: options.SetBaselines = None,
     prompt_format: options.Format = None,
     system: options.System = None,
@@ -95,10 +96,11 @@ def study(
         str | None, typer.Option(help="The prompt format of the base model.", rich_help_panel="Prompts")
     ] = None,
     max_new_tokens: options.SetMaxNewTokens = None,
-    seed: options.SetSeed = None,
-    batch_size: options.BatchSize = None,
     dtype: options.SetDtype = None,
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.SetSeed = None,
+    folder: options.Folder = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -12,7 +12,7 @@ from caa_lens.cli.output import check_frame_path, check_path, save_frame, show_f
 
 
 def make_hallucinations(
-    out: Annotated[Path, typer.Option(help="The .json file to write, in the CAA schema.", rich_help_panel="Output")],
+    *,
     world: Annotated[bool, typer.Option("--world", help="From the bundled world's grammar: offline and free.")] = False,
     writer: Annotated[str | None, typer.Option(help="The name of the model that writes, at the endpoint.")] = None,
     n: Annotated[int, typer.Option(help="Questions; as many of each kind and letter.")] = 200,
@@ -26,10 +26,7 @@ def make_hallucinations(
     near: Annotated[
         float, typer.Option(help="Share of common words from which two questions are too much alike.")
     ] = 0.8,
-    refused: Annotated[
-        Path | None,
-        typer.Option(help="Save what was refused, and why, as .parquet or .csv.", rich_help_panel="Output"),
-    ] = None,
+    seed: options.Seed = 0,
     cache: options.Cache = None,
     base_url: options.BaseUrl = None,
     key_from: options.KeyFrom = "OPENAI_API_KEY",
@@ -42,7 +39,11 @@ def make_hallucinations(
     timeout: options.Timeout = 120.0,
     retries: options.Retries = 6,
     yes: options.Yes = False,
-    seed: options.Seed = 0,
+    refused: Annotated[
+        Path | None,
+        typer.Option(help="Save what was refused, and why, as .parquet or .csv.", rich_help_panel="Output"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The .json file to write, in the CAA schema.", rich_help_panel="Output")],
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
