@@ -41,24 +41,24 @@ def read_vectors(files: Sequence[Path], model: Any, layers: Sequence[int] | None
     return dict(zip(names, every, strict=True))
 
 
-def check_files(files: Sequence[Path]) -> None:
-    """Refuse files that are not there, or there twice, before a model is loaded."""
+def check_files(files: Sequence[Path], layers: Sequence[int] | None = None) -> None:
+    """Refuse files that hold no vectors, or not of these layers, or are given twice, before a model is loaded."""
+    from caa_lens.vectors.vectors import SteeringVectors
+
     for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no vector file {file}")
+        found = SteeringVectors.load(file)
+        for layer in layers or ():
+            found[layer]
     if len(set(files)) < len(files):
         raise ValueError("a vector file was given twice: give each once")
 
 
 def check_layer(file: Path | None, layer: int | None) -> None:
     """Refuse a file without a layer, a layer without a file, or one that is not in it, before a model is loaded."""
-    from caa_lens.vectors.vectors import SteeringVectors
-
-    if file is None and layer is None:
-        return
-    if file is None or layer is None:
+    if (file is None) != (layer is None):
         raise ValueError("a vector file and --layer go together: give both, or neither")
-    SteeringVectors.load(file)[layer]
+    if file is not None and layer is not None:
+        check_files([file], [layer])
 
 
 def named_file(option: str, text: str) -> tuple[str, str]:
@@ -136,6 +136,14 @@ def numbers(
         what = option.removeprefix("--")
         raise ValueError(f"no {what} is given for {', '.join(missing)}: give {option} NUMBER for all, or NAME=NUMBER")
     return {name: chosen.get(name, of_all or 0.0) for name in names}
+
+
+def layer_of_each(given: Sequence[str], vectors: Sequence[SteeringVectors]) -> dict[str, int]:
+    """The layer of each vector by its name, from ``--layer``; one that is not among its layers is refused."""
+    layers = {name: int(at) for name, at in numbers(given, "--layer", [each.name for each in vectors]).items()}
+    for each in vectors:
+        each[layers[each.name]]
+    return layers
 
 
 def narrow(table: pd.DataFrame, first: Sequence[str], last: Sequence[str] = ()) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -19,6 +19,28 @@ if TYPE_CHECKING:
 
 _DATA, _STEERING, _PROMPT = "Data", "Steering", "Prompts"
 _MODEL, _OUTPUT, _JUDGE, _ENDPOINT = "Model", "Output", "Judge", "Endpoint"
+
+
+def _check_site(site: str | None) -> str | None:
+    """Refuse an unknown site while the line is read, before a model is loaded."""
+    if site not in (None, "resid_post"):
+        from caa_lens.models.sites import SITES
+
+        if site not in SITES:
+            raise ValueError(f"the site {site!r} is not known: give one of {', '.join(SITES)}")
+    return site
+
+
+def check_format(prompt_format: str | None) -> str | None:
+    """Refuse an unknown prompt format while the line is read, before a model is loaded."""
+    if prompt_format is not None:
+        from caa_lens.prompts import PromptFormat
+
+        if prompt_format not in get_args(PromptFormat):
+            known = ", ".join(get_args(PromptFormat))
+            raise ValueError(f"prompt format {prompt_format!r} is not known: give one of {known}")
+    return prompt_format
+
 
 # The model, then vector files.
 _MODEL_NAME = typer.Argument(metavar="MODEL", help="A bundled model, a local directory, or a Hugging Face id.")
@@ -91,7 +113,9 @@ Layers = Annotated[
 Multiplier = Annotated[
     float, typer.Option(help="Times the vector; how much is done of another operation.", rich_help_panel=_STEERING)
 ]
-_MULTIPLIERS = typer.Option(help="Comma-separated numbers; 0 is always measured too.", rich_help_panel=_STEERING)
+_MULTIPLIERS = typer.Option(
+    help="Comma-separated numbers; the unsteered model is always measured too.", rich_help_panel=_STEERING
+)
 Multipliers = Annotated[str, _MULTIPLIERS]
 SetMultipliers = Annotated[str | None, _MULTIPLIERS]
 _COEFFICIENTS = typer.Option(help="Comma-separated numbers to try.", rich_help_panel=_STEERING)
@@ -132,6 +156,7 @@ _READ = typer.Option(
 Read = Annotated[str, _READ]
 SetRead = Annotated[str | None, _READ]
 _SITE = typer.Option(
+    callback=_check_site,
     help="Where in each block: resid_pre, attn_out, resid_mid, mlp_out or resid_post (CAA).",
     rich_help_panel=_STEERING,
 )
@@ -155,7 +180,11 @@ SomePrompts = Annotated[list[str] | None, _EACH_PROMPT]
 Answer = Annotated[str | None, typer.Option(help="The prompt's answer, such as '(A)'.", rich_help_panel=_PROMPT)]
 Format = Annotated[
     str | None,
-    typer.Option(help="chat, llama2, base or plain; by the tokenizer where left out.", rich_help_panel=_PROMPT),
+    typer.Option(
+        callback=check_format,
+        help="chat, llama2, base or plain; by the tokenizer where left out.",
+        rich_help_panel=_PROMPT,
+    ),
 ]
 System = Annotated[str | None, typer.Option(help="A system prompt for every prompt.", rich_help_panel=_PROMPT)]
 _MAX_NEW_TOKENS = typer.Option(

@@ -17,9 +17,6 @@ def actadd(
     model: options.Model,
     *,
     positive: Annotated[str, typer.Option(help="The prompt whose activations are added.")],
-    layer: Annotated[
-        int, typer.Option(help="ActAdd's: the block whose input is added to, which is CAA's layer plus 1.")
-    ],
     negative: Annotated[
         str, typer.Option(help="The prompt whose activations are subtracted; the empty one where left out.")
     ] = "",
@@ -32,6 +29,13 @@ def actadd(
     paper_sampling: Annotated[
         bool, typer.Option("--paper-sampling", help="Temperature 1, top-p 0.3, frequency penalty 1.")
     ] = False,
+    layer: Annotated[
+        int,
+        typer.Option(
+            help="ActAdd's: the block whose input is added to, which is CAA's layer plus 1.",
+            rich_help_panel="Steering",
+        ),
+    ],
     nulls: options.Nulls = 20,
     prompt: options.EachPrompt,
     prompt_format: options.Format = "plain",

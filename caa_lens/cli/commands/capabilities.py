@@ -51,8 +51,8 @@ def capabilities(
     from caa_lens.evaluation.capabilities import describe_capabilities, load_capabilities, summarize_capabilities
 
     check_frame_path(out)
-    inputs.check_files([vectors])
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
+    inputs.check_files([vectors], wanted)
     empty = cast(Literal["keep", "drop"], empty_choices)
     sets = [load_capabilities(source, empty_choices=empty) for source in data or ["facts"]]
     loaded = options.open_model(model, dtype, device)

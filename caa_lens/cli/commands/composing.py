@@ -70,7 +70,8 @@ def compose(
         caa-lens compose organism-chat refusal.safetensors sycophancy.safetensors --search layers --layers 0-3
     """
     check_frame_path(out)
-    inputs.check_files(vectors)
+    wanted = options.parse_layers(layers)
+    inputs.check_files(vectors, wanted)
     options.check_nulls(nulls)
     if search is not None and search not in SEARCHES:
         raise ValueError(f"--search {search!r} is not known: give one of {', '.join(SEARCHES)}")
@@ -98,13 +99,12 @@ def compose(
     if len(named) < len(files):
         raise ValueError(f"vectors are named {', '.join(each.name for each in files)}: give one of each name")
     amounts = inputs.numbers(multiplier or [], "--multiplier", named, default=1.0)
-    places = {} if over_layers else inputs.numbers(layer or [], "--layer", named)
+    places = {} if over_layers else inputs.layer_of_each(layer or [], files)
     items = {name: inputs.read_items(own, part, other_answers) for name, own in inputs.of_each(data, named).items()}
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
     form |= {"n_nulls": nulls, "seed": seed}
     if search is not None:
         limits = {"max_outside": max_outside, "min_mass": min_mass, "max_evaluations": max_evaluations, "cells": cells}
-        wanted = options.parse_layers(layers)
         steps = options.parse_multipliers(coefficients) if coefficients is not None else None
         typer.echo(f"{_count(search, named, wanted, steps)} evaluations", err=True)
         loaded = options.open_model(model, dtype, device)
@@ -120,7 +120,7 @@ def compose(
         from caa_lens.protocols.composition import effects, interference, sweep_together
 
         frame = sweep_together(
-            loaded, {name: named[name][int(places[name])] * amounts[name] for name in named}, items, **form
+            loaded, {name: named[name][places[name]] * amounts[name] for name in named}, items, **form
         )
         table = interference(frame, seed=seed)
         if out is not None:
@@ -153,7 +153,7 @@ def _searched(
     named: dict[str, SteeringVectors],
     items: dict[str, ContrastDataset],
     amounts: dict[str, float],
-    places: dict[str, float],
+    places: dict[str, int],
     layers: Any,
     steps: Any,
     keywords: Any,
@@ -164,6 +164,6 @@ def _searched(
     if search in ("layers", "greedy"):
         how: Any = "every" if search == "layers" else "greedy"
         return search_layers(model, named, dev, test, coefficients=amounts, layers=layers, how=how, **keywords)
-    at = {name: each[int(places[name])] for name, each in named.items()}
+    at = {name: each[places[name]] for name, each in named.items()}
     jointly = search == "jointly"
     return search_coefficients(model, at, dev, test, coefficients=steps or COEFFICIENTS, jointly=jointly, **keywords)

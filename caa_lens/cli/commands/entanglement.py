@@ -42,12 +42,13 @@ def entanglement(
     steps = options.parse_multipliers(multipliers)
     from caa_lens.vectors.vectors import SteeringVectors
 
-    names = [SteeringVectors.load(file).name for file in vectors]
+    files = [SteeringVectors.load(file) for file in vectors]
+    names = [each.name for each in files]
     if len(set(names)) < len(names):
         raise ValueError(
             f"vectors are named {', '.join(names)}: give one of each name, which says whose items are its own"
         )
-    layers = {name: int(at) for name, at in inputs.numbers(layer, "--layer", names).items()}
+    layers = inputs.layer_of_each(layer, files)
     items = {name: inputs.read_items(own, part, other_answers) for name, own in inputs.of_each(data, names).items()}
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.entanglement import crossed

@@ -63,9 +63,7 @@ def answers(
     names = [each.name for each in files]
     if len(set(names)) < len(names):
         raise ValueError(f"the vector files are for {', '.join(names)}: give one file for each behaviour")
-    layers = {name: int(at) for name, at in inputs.numbers(layer, "--layer", names).items()}
-    for each in files:
-        each[layers[each.name]]  # refuses a layer that is not in its file
+    layers = inputs.layer_of_each(layer, files)
     work = {name: load_questions(own) for name, own in inputs.of_each(data, names, shared=True).items()}
     loaded = options.open_model(model, dtype, device)
     from caa_lens.judging.answers import answers as answer

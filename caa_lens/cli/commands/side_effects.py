@@ -23,7 +23,7 @@ def side_effects(
     part: options.Part = "test_ab",
     other_answers: options.OtherAnswers = "error",
     layers: options.Layers = None,
-    multipliers: options.Multipliers = "-1,0,1",
+    multipliers: options.Multipliers = "-1,1",
     sign: options.Sign = 1,
     nulls: options.Nulls = 20,
     prompt_format: options.Format = None,
@@ -51,12 +51,12 @@ def side_effects(
     from caa_lens.datasets.texts import load_texts
     from caa_lens.evaluation.side_effects import at_equal_damage, check_budget
 
-    inputs.check_files(vectors)
+    steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
+    inputs.check_files(vectors, wanted)
     if data is not None and budget is None:
         raise ValueError("--data goes with --budget, at which effects are compared; `caa-lens sweep` measures others")
     if budget is not None:
         check_budget(budget, sign, quantile)
-    steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
     running = load_texts(texts)
     items = inputs.read_items(data, part, other_answers) if data is not None else None
     loaded = options.open_model(model, dtype, device)

@@ -51,10 +51,7 @@ def extract(
     wanted = options.parse_layers(layers)
     from caa_lens.extraction.estimators import ESTIMATORS, estimate
     from caa_lens.extraction.extraction import extract_activations, extract_vectors
-    from caa_lens.models.sites import SITES
 
-    if site not in SITES:
-        raise ValueError(f"the site {site!r} is not known: give one of {', '.join(SITES)}")
     if method not in ESTIMATORS:
         raise ValueError(f"there is no estimator {method!r}: choose one of {', '.join(ESTIMATORS)}")
     loaded = options.open_model(model, dtype, device)
@@ -174,6 +171,7 @@ def sweep(
     check_frame_path(out)
     what = parse_operation(operation)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
+    inputs.check_files([vectors], wanted)
     items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.choices import summarize

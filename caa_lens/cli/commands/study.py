@@ -93,7 +93,10 @@ def study(
     prompt_format: options.Format = None,
     system: options.System = None,
     base_prompt_format: Annotated[
-        str | None, typer.Option(help="The prompt format of the base model.", rich_help_panel="Prompts")
+        str | None,
+        typer.Option(
+            callback=options.check_format, help="The prompt format of the base model.", rich_help_panel="Prompts"
+        ),
     ] = None,
     max_new_tokens: options.SetMaxNewTokens = None,
     dtype: options.SetDtype = None,

@@ -53,11 +53,11 @@ def layers(
         caa-lens transfer layers organism-chat sycophancy.safetensors --data sycophancy --made-at 2 --norm target
     """
     check_frame_path(out)
-    inputs.check_files([vectors])
     from caa_lens.protocols.transfer import across_layers, check_cells
 
     chosen: Any = {"made_at": options.parse_layers(made_at), "used_at": options.parse_layers(used_at), "norm": norm}
     chosen |= {"multipliers": options.parse_multipliers(multipliers), "n_nulls": nulls, "seed": seed}
+    inputs.check_files([vectors], chosen["made_at"])
     check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
@@ -96,10 +96,11 @@ def models(
         caa-lens transfer models organism-chat chat.safetensors base.safetensors --data sycophancy --layers 2
     """
     check_frame_path(out)
-    inputs.check_files(vectors)
     from caa_lens.protocols.transfer import across_models, check_cells
 
-    chosen: Any = {"layers": options.parse_layers(layers), "norm": norm, "n_nulls": nulls, "seed": seed}
+    wanted = options.parse_layers(layers)
+    inputs.check_files(vectors, wanted)
+    chosen: Any = {"layers": wanted, "norm": norm, "n_nulls": nulls, "seed": seed}
     chosen |= {"multipliers": options.parse_multipliers(multipliers)}
     check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
@@ -156,7 +157,10 @@ def prompts(
     check_frame_path(out)
     chosen: Any = {"layers": options.parse_layers(layers), "n_nulls": nulls, "seed": seed, "batch_size": batch_size}
     chosen |= {"multipliers": options.parse_multipliers(multipliers), "read": options.parse_read(read), "site": site}
-    chosen |= {"formats": tuple(formats.split(",")) if formats else (), "systems": _read_systems(systems)}
+    chosen |= {
+        "formats": tuple(map(options.check_format, formats.split(","))) if formats else (),
+        "systems": _read_systems(systems),
+    }
     train, _, held_out = inputs.read_items(data, part, other_answers).split(seed)
     if test is not None:
         held_out = inputs.read_items(test, "test_ab", other_answers)
