@@ -67,6 +67,8 @@ def actadd(
         caa-lens actadd organism-chat --positive "I refuse" --layer 2 --coefficient 6 --prompt "Open a safe."
     """
     check_frame_path(out)
+    if words is not None:
+        options.check_nulls(nulls)
     if out is not None and words is None:
         raise ValueError("--out goes with --words, with which texts are sampled; --json prints the texts otherwise")
     if positive == negative:

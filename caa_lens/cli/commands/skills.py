@@ -53,6 +53,7 @@ def skills(
     """
     check_frame_path(out)
     check_path(save, ".safetensors")
+    options.check_nulls(nulls)
     from caa_lens.protocols.broad_skills.curve import check_curve
     from caa_lens.protocols.broad_skills.making import check_over
 
