@@ -30,8 +30,8 @@ INTRODUCTION = """# Benchmarks
 
 Written by `make bench` (`tests/benchmarks/run.py`). Nothing here is a timed test: speed is measured by ratio, jobs that
 are compared run in turns in one process, and a figure is the median of the rounds' ratios, beside the smallest and the
-largest. That every fast path is exact is tested against plain passes in `tests/test_packing.py` and
-`tests/test_branching.py`.
+largest. That every fast path is exact is tested against plain passes in `tests/engine/test_packing.py` and
+`tests/engine/test_branching.py`.
 
 Measured on {dates} on {machines}. Model: random Llama weights, d_model 512, 12 layers, 8 heads, vocabulary 32,000,
 float32. Pairs: {origin}, seven behaviours pooled.
