@@ -8,7 +8,7 @@ the page; a test compares both with what is made here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 Imports = Mapping[str, Sequence[str]]
 """Each folder with those that it imports, from the top floor down."""
@@ -58,12 +58,8 @@ def table(imports: Imports) -> str:
     for folder in imports:
         above = [other for other, targets in imports.items() if folder in targets]
         below = [other for other in imports if other in imports[folder]]
-        rows.append(f"| `{folder}` | {_listed(below)} | {_listed(above)} |")
+        rows.append(f"| **{folder}** | {', '.join(below) or 'nothing'} | {', '.join(above) or 'nothing'} |")
     return "\n".join(rows) + "\n"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "nothing"
 
 
 def drawing(imports: Imports) -> str:

@@ -326,7 +326,7 @@ def test_the_map_of_folders_leaves_out_what_follows() -> None:
     floors = write.beside("floors")
     assert floors.needed(imports) == {"top": ["middle"], "middle": ["low"], "aside": ["low"], "low": []}
     assert floors.floors(imports) == {"top": 2, "middle": 1, "aside": 1, "low": 0}
-    assert "| `top` | `middle`, `low` | nothing |" in floors.table(imports)
+    assert "| **top** | middle, low | nothing |" in floors.table(imports)
     drawn = floors.drawing(imports)
     assert drawn.count('class="head"') == 3 and all(f">{folder}</text>" in drawn for folder in imports)
 
