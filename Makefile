@@ -8,7 +8,7 @@
 #   make docs        build the documentation into site/ (broken links and references are errors)
 #   make format      let ruff rewrite what it can
 #   make clean       remove the environments and all that tools left
-# Another interpreter: make test PYTHON=python3.12      Some of the tests: make pytest ARGS="tests/test_steering.py -x"
+# Another interpreter: make test PYTHON=python3.12      Some of the tests: make pytest ARGS="tests/steering -x"
 
 PYTHON ?= python3
 VENV := .venv
