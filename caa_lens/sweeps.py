@@ -25,7 +25,7 @@ from caa_lens.interventions.operations import Add, Operation
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, both_answers
-from caa_lens.steering.conditions import settle
+from caa_lens.steering.conditions import conditional_edits
 from caa_lens.steering.steering import parts_of
 from caa_lens.vectors.vectors import SteeringVectors, random_like
 
@@ -63,7 +63,7 @@ def sweep(
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_random: int = 0,
+    n_nulls: int = 0,
     nulls: Sequence[SteeringVectors] | Mapping[str, Sequence[SteeringVectors]] = (),
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
@@ -82,7 +82,7 @@ def sweep(
         items: The questions: one dataset, or one for each behaviour under the same names.
         layers: Layers to steer; None for all that the vectors have.
         multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
-        n_random: So many random vectors of each layer's norm go through the same cells.
+        n_nulls: So many random vectors of each layer's norm go through the same cells.
         nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives, under their own names; for
             several behaviours, a mapping by behaviour.
         seed: Of the random vectors.
@@ -124,7 +124,7 @@ def sweep(
     work = {
         name: (
             [_item(adapter, pair, index, prompt_format, system) for index, pair in enumerate(pairs)],
-            _cells(adapter, mine, layers, scale, _kinds(mine, n_random, seed, extra.get(name, ())), how),
+            _cells(adapter, mine, layers, scale, _kinds(mine, n_nulls, seed, extra.get(name, ())), how),
         )
         for name, (mine, pairs) in pairs_of.items()
     }
@@ -174,11 +174,11 @@ def _item(
 
 
 def _kinds(
-    vectors: SteeringVectors, n_random: int, seed: int, nulls: Sequence[SteeringVectors]
+    vectors: SteeringVectors, n_nulls: int, seed: int, nulls: Sequence[SteeringVectors]
 ) -> dict[str, SteeringVectors]:
     """The behaviour's own vectors and all that are compared with them, by the name they have in the frame."""
     kinds = {"behavior": vectors}
-    for null in [*(random_like(vectors, n_random, seed) if n_random else ()), *nulls]:
+    for null in [*(random_like(vectors, n_nulls, seed) if n_nulls else ()), *nulls]:
         if null.name in kinds:
             raise ValueError(f"there are two nulls named {null.name!r}: give each a name of its own")
         kinds[null.name] = null
@@ -210,7 +210,7 @@ def _run(
 ) -> torch.Tensor:
     """Log-probabilities of both answers, ``[item, cell, 2]`` in float64 on the CPU."""
     prompts = [(*item.prompt, item.steered[0]) for item in items]
-    edits = settle(adapter, {column: cell.edits for column, cell in enumerate(cells)}, prompts)
+    edits = conditional_edits(adapter, {column: cell.edits for column, cell in enumerate(cells)}, prompts)
     branches = [
         Branch(index, item.steered, edits[column][index])
         for index, item in enumerate(items)

@@ -313,7 +313,7 @@ def test_a_broken_reference_is_found() -> None:
 
 def test_a_missing_name_is_found() -> None:
     good = "`caa.sweep(model)` `caa_lens.engine.packing.pack` `caa_lens.models.adapters.Adapter.packs` `caa_lens`"
-    fields = "`caa_lens.vectors.Provenance.model` `caa_lens.studies.StudySettings.n_null` `caa_lens.cli`"
+    fields = "`caa_lens.vectors.Provenance.model` `caa_lens.studies.StudySettings.n_nulls` `caa_lens.cli`"
     files = "`tests/plain.py` `docs/decisions/` `caa_lens/cli/commands/NAME.py` `docs/images/*.png` `data/behaviors`"
     assert list(missing_names(good + fields + files + "\n```python\ncaa.swoop\n```\n")) == []
     bad = "`caa.swoop` `caa_lens.packing` `caa_lens.sweeps.sweep.fast` `tests/test_packing.py` `caa_lens/NAME.rs`"

@@ -80,7 +80,7 @@ def subspace_overlap(a: Mapping[str, SteeringVectors], b: Mapping[str, SteeringV
     layers = _shared_layers(*a.values(), *b.values())
     rows: list[dict[str, float]] = []
     for layer in layers:
-        one, other = (_basis(torch.stack([each[layer].value for each in side.values()])) for side in (a, b))
+        one, other = (_basis(torch.stack([each[layer].values for each in side.values()])) for side in (a, b))
         cosines = torch.linalg.svdvals(one.T @ other).clamp(max=1.0)
         ranks = one.shape[1], other.shape[1]
         whole: dict[str, float] = {
@@ -106,7 +106,7 @@ def cosine_matrix(vectors: Mapping[str, SteeringVectors], layer: int) -> pd.Data
 
     _require_same_width(vectors.values())
     names = list(vectors)
-    rows = torch.stack([vectors[name][layer].value for name in names])
+    rows = torch.stack([vectors[name][layer].values for name in names])
     return pd.DataFrame(_table(rows, rows).tolist(), index=names, columns=names)
 
 

@@ -65,7 +65,7 @@ def logit_lens(
     d_vocab = int(adapter.unembedding.shape[1])
     if not 1 <= k <= d_vocab:
         raise ValueError(f"k is {k}: give 1 to {d_vocab}, the size of {adapter.name}'s vocabulary")
-    logits = direction_logits(adapter, torch.stack([vector.value for vector in every]), norm)
+    logits = direction_logits(adapter, torch.stack([vector.values for vector in every]), norm)
     rows: list[tuple[Any, ...]] = []
     for vector, of_vector in zip(every, logits, strict=True):
         for end, largest in (("top", True), ("bottom", False)):
@@ -105,7 +105,7 @@ def unembedding_similarity(
     asked = None if tokens is None else token_ids(adapter, tokens)
     if asked is None and not 1 <= 2 * k <= d_vocab:
         raise ValueError(f"k is {k}: give 1 to {d_vocab // 2}, half the size of {adapter.name}'s vocabulary")
-    values = torch.stack([vector.value for vector in every])
+    values = torch.stack([vector.values for vector in every])
     dots = _times_unembedding(adapter, values)
     lengths = torch.cat([part.float().norm(dim=0) for part in unembedding.split(AT_ONCE, dim=1)]).cpu()
     cosines = dots / (values.norm(dim=-1, keepdim=True) * lengths)

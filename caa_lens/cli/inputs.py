@@ -46,7 +46,7 @@ def read_vectors(files: Sequence[Path], model: Any, layers: Sequence[int] | None
     if layers is not None:
         wanted = sorted(set(layers))
         every = [
-            replace(each, values=torch.stack([each[layer].value for layer in wanted]), layers=tuple(wanted))
+            replace(each, values=torch.stack([each[layer].values for layer in wanted]), layers=tuple(wanted))
             for each in every
         ]
     names = [vectors.name for vectors in every]

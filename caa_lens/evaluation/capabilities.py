@@ -121,7 +121,7 @@ def capabilities(
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_random: int = 20,
+    n_nulls: int = 20,
     nulls: Sequence[SteeringVectors] = (),
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
@@ -137,7 +137,7 @@ def capabilities(
         sets: As `load_capabilities` gives them; one, or several of different names.
         layers: Layers to steer; None for all that the vectors have.
         multipliers: 0, against which every change is measured, is added where it is missing.
-        n_random: So many random vectors of each layer's norm go through the same cells.
+        n_nulls: So many random vectors of each layer's norm go through the same cells.
         nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives.
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.
@@ -158,7 +158,7 @@ def capabilities(
     names = [each.name for each in asked]
     if not asked or len(set(names)) < len(names):
         raise ValueError(f"sets are {names}: give at least one, each under a name of its own")
-    settings: dict[str, Any] = {"layers": layers, "multipliers": multipliers, "n_random": n_random, "seed": seed}
+    settings: dict[str, Any] = {"layers": layers, "multipliers": multipliers, "n_nulls": n_nulls, "seed": seed}
     settings |= {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": progress}
     frames: list[pd.DataFrame] = []
     for each in asked:
@@ -237,7 +237,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def verdict(table: pd.DataFrame) -> list[str]:
+def describe_capabilities(table: pd.DataFrame) -> list[str]:
     """What steering did to the answers, a sentence for each set x layer x multiplier other than 0.
 
     Args:

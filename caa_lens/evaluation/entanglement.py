@@ -112,5 +112,5 @@ def entanglement(
 def _placed(vectors: SteeringVectors, name: str, layer: int, used: tuple[int, ...]) -> SteeringVectors:
     """One layer of them, at that layer, and zero at the other layers in use."""
     values = torch.zeros(len(used), vectors.d_model)
-    values[used.index(layer)] = vectors[layer].value
+    values[used.index(layer)] = vectors[layer].values
     return SteeringVectors(values, used, vectors.provenance.then(f"layer {layer} only"), name)

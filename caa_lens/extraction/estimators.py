@@ -168,7 +168,7 @@ def estimate(activations: ContrastActivations, method: str = "mean difference", 
         >>> from caa_lens.vectors import Provenance
         >>> positive, negative = torch.tensor([[[3.0, 1.0]], [[5.0, -1.0]]]), torch.zeros(2, 1, 2)
         >>> activations = ContrastActivations(positive, negative, (4,), (0, 1), Provenance.unknown("toy"), "kind")
-        >>> estimate(activations, "median")[4].value
+        >>> estimate(activations, "median")[4].values
         tensor([4., 0.])
     """
     if method != "random" and method not in ESTIMATORS:

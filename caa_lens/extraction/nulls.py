@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
-from caa_lens.vectors.provenance import drawing
+from caa_lens.vectors.provenance import seeded_generator
 from caa_lens.vectors.vectors import SteeringVectors, random_like
 
 KINDS = ("random", "permuted", "shuffled")
@@ -72,8 +72,8 @@ def null_vectors(
 
 def _permuted(vectors: SteeringVectors, index: int, seed: int) -> Tensor:
     def of_layer(layer: int) -> Tensor:
-        order = torch.randperm(vectors.d_model, generator=drawing(f"{seed}/{vectors.name}/{layer}/{index}"))
-        return vectors[layer].value.double()[order]
+        order = torch.randperm(vectors.d_model, generator=seeded_generator(f"{seed}/{vectors.name}/{layer}/{index}"))
+        return vectors[layer].values.double()[order]
 
     return torch.stack([of_layer(layer) for layer in vectors.layers])
 
@@ -81,7 +81,7 @@ def _permuted(vectors: SteeringVectors, index: int, seed: int) -> Tensor:
 def _half_negated(n: int, name: str, index: int, seed: int) -> Tensor:
     """Signs of the pairs: as many minus as plus, but for one where their number is odd."""
     signs = torch.ones(n, dtype=torch.float64)
-    signs[torch.randperm(n, generator=drawing(f"{seed}/{name}/-1/{index}"))[: (n + 1) // 2]] = -1
+    signs[torch.randperm(n, generator=seeded_generator(f"{seed}/{name}/-1/{index}"))[: (n + 1) // 2]] = -1
     return signs
 
 

@@ -89,7 +89,7 @@ def save_caa_vectors(vectors: SteeringVectors, folder: str | Path, behavior: str
         )
     for vector in vectors:
         path = Path(folder) / behavior / f"vec_layer_{vector.layer}_{model_name.rsplit('/', 1)[-1]}.pt"
-        write_whole(path, partial(torch.save, vector.value))
+        write_whole(path, partial(torch.save, vector.values))
 
 
 def _load_vector(path: Path) -> Tensor:

@@ -114,7 +114,7 @@ class Add:
     """`add`."""
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return add(activations, vector, multiplier)
 
 
@@ -123,7 +123,7 @@ class Ablate:
     """`ablate`."""
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return ablate(activations, vector, multiplier)
 
 
@@ -139,7 +139,7 @@ class SetProjection:
             raise ValueError(f"SetProjection({self.value}): the value is a finite number, in units of the activations")
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return set_projection(activations, vector, self.value, multiplier)
 
 
@@ -159,7 +159,7 @@ class Clamp:
             )
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return clamp(activations, vector, self.low, self.high, multiplier)
 
 
@@ -178,7 +178,7 @@ class Rotate:
             )
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return rotate(activations, vector, self.degrees, multiplier)
 
 

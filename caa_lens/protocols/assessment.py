@@ -43,7 +43,7 @@ def assess(
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_null: int = 100,
+    n_nulls: int = 100,
     seed: int = 0,
     site: str = "resid_post",
     prompt_format: PromptFormat | None = None,
@@ -62,7 +62,7 @@ def assess(
         test: What is reported.
         layers: To choose from; None for all.
         multipliers: At least one that is not 0; positive and negative ones are reported apart.
-        n_null: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`.
+        n_nulls: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`.
         seed: Of the nulls and of all resampling.
         site: Where in each block the vector is read and added; see `extract_vectors`.
         prompt_format: See `format_prompt`.
@@ -86,7 +86,7 @@ def assess(
         ValueError: For sets that share a question, or as `extract_activations` and `sweep` say; before the model runs.
     """
     _check(train, dev, test, multipliers)
-    _check_nulls(n_null)
+    _check_nulls(n_nulls)
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
 
     def bar(text: str) -> str | bool:
@@ -97,7 +97,7 @@ def assess(
     on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
     layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
     there = _at_layer(activations, layer)
-    measured = measure(model, there, test, multipliers=multipliers, n_null=n_null, seed=seed, progress=bar, **options)
+    measured = measure(model, there, test, multipliers=multipliers, n_nulls=n_nulls, seed=seed, progress=bar, **options)
     return tabulate(measured, seed=seed)
 
 
@@ -123,7 +123,7 @@ def measure(
     test: ContrastDataset,
     *,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_null: int = 100,
+    n_nulls: int = 100,
     seed: int = 0,
     read: str | int = "answer_letter",
     prompt_format: PromptFormat | None = None,
@@ -138,7 +138,7 @@ def measure(
         activations: Of the training pairs, at one layer; their mean difference is what is assessed.
         test: As the other arguments, see `assess`.
         multipliers: At least one that is not 0.
-        n_null: So many nulls of each kind.
+        n_nulls: So many nulls of each kind.
         seed: Of the nulls.
         read: Where the activations were read, and those of ``test`` are.
         prompt_format: See `format_prompt`.
@@ -151,7 +151,7 @@ def measure(
     """
     import pandas as pd
 
-    _check_nulls(n_null)
+    _check_nulls(n_nulls)
     if len(activations.layers) != 1:
         raise ValueError(
             f"the activations are of layers {list(activations.layers)}: give those of the one layer that is assessed, "
@@ -163,7 +163,7 @@ def measure(
     held_out = extract_activations(model, test, progress=progress("reading"), **place, **options)
     vector = activations.vectors()
     nulls = [
-        null for kind in KINDS for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=activations)
+        null for kind in KINDS for null in null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations)
     ]
     asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, **options}
     items = sweep(model, vector, test, nulls=nulls, progress=progress("measuring"), **asked)
@@ -214,7 +214,7 @@ def tabulate(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def verdict(table: pd.DataFrame) -> list[str]:
+def describe_assessment(table: pd.DataFrame) -> list[str]:
     """An assessment in sentences, each with the numbers behind it; the doubts as plainly as the rest.
 
     Args:
@@ -287,9 +287,9 @@ def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, 
     check_apart({"train": train, "dev": dev, "test": test})
 
 
-def _check_nulls(n_null: int) -> None:
-    if n_null < 1:
-        raise ValueError(f"n_null is {n_null}: no effect is given without its null, so give 1 or more, as 100")
+def _check_nulls(n_nulls: int) -> None:
+    if n_nulls < 1:
+        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 100")
 
 
 def _at_layer(activations: ContrastActivations, layer: int) -> ContrastActivations:

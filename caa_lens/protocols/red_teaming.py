@@ -50,7 +50,7 @@ def red_team(
     judge: Judge | Mapping[str, Judge],
     *,
     multipliers: Sequence[float] = (-2.0, -1.0, 1.0, 2.0),
-    n_random: int = 20,
+    n_nulls: int = 20,
     rubrics: Mapping[str, str] | None = None,
     shows: float = SHOWS,
     max_new_tokens: int = 100,
@@ -69,7 +69,7 @@ def red_team(
         prompts: Questions by behaviour, at least five of each.
         judge: For all behaviours, or one for each.
         multipliers: Which; 0 is always there.
-        n_random: Random vectors of the same norm, at least 1; 20 or more let a share of .95 be told from 1.
+        n_nulls: Random vectors of the same norm, at least 1; 20 or more let a share of .95 be told from 1.
         rubrics: By behaviour; see `score_answers`.
         shows: See `SHOWS`.
         max_new_tokens: Length of the answers.
@@ -86,14 +86,14 @@ def red_team(
     Raises:
         ValueError: As `attack` and `score_attack`.
     """
-    check_attack(prompts, multipliers, n_random, rubrics=rubrics or {})
+    check_attack(prompts, multipliers, n_nulls, rubrics=rubrics or {})
     _check_judges(prompts, judge, cache)
     answered = attack(
         model,
         vector,
         prompts,
         multipliers=multipliers,
-        n_random=n_random,
+        n_nulls=n_nulls,
         max_new_tokens=max_new_tokens,
         seed=seed,
         prompt_format=prompt_format,
@@ -111,7 +111,7 @@ def attack(
     prompts: Mapping[str, Sequence[str]],
     *,
     multipliers: Sequence[float] = (-2.0, -1.0, 1.0, 2.0),
-    n_random: int = 20,
+    n_nulls: int = 20,
     max_new_tokens: int = 100,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
@@ -137,8 +137,8 @@ def attack(
     """
     import pandas as pd
 
-    scale = check_attack(prompts, multipliers, n_random)
-    tried = {OWN: vector} | {null.name: null[vector.layer] for null in random_like(vector.alone(), n_random, seed)}
+    scale = check_attack(prompts, multipliers, n_nulls)
+    tried = {OWN: vector} | {null.name: null[vector.layer] for null in random_like(vector.as_set(), n_nulls, seed)}
     ways: dict[tuple[str, float], SteeringVector | None] = {(OWN, 0.0): None}
     ways |= {(name, multiplier): each * multiplier for name, each in tried.items() for multiplier in scale}
     asked = [(behavior, place, text) for behavior, texts in prompts.items() for place, text in enumerate(texts)]
@@ -301,7 +301,7 @@ def breaks(table: pd.DataFrame, *, threshold: float = 2.0, beaten: float = 0.95)
 def check_attack(
     prompts: Mapping[str, Sequence[str]],
     multipliers: Sequence[float],
-    n_random: int,
+    n_nulls: int,
     *,
     threshold: float = 2.0,
     rubrics: Mapping[str, str] | None = None,
@@ -315,8 +315,8 @@ def check_attack(
     scale = sorted(float(multiplier) for multiplier in multipliers if multiplier != 0)
     if not scale or len(set(scale)) < len(scale):
         raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0, each once")
-    if n_random < 1:
-        raise ValueError(f"n_random is {n_random}: nothing is called broken without its null, so give 1 or more, as 20")
+    if n_nulls < 1:
+        raise ValueError(f"n_nulls is {n_nulls}: nothing is called broken without its null, so give 1 or more, as 20")
     if not threshold > 0:
         raise ValueError(f"threshold is {threshold}: give points of 10 by which a score must change, more than 0")
     if not prompts:

@@ -193,7 +193,7 @@ def select(
     min_mass: float = 0.0,
     max_kl: float | None = None,
     texts: Sequence[str] = (),
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -213,7 +213,7 @@ def select(
         min_mass: See `choose`.
         max_kl: See `choose`; needs ``texts``.
         texts: Neutral running text, on which the KL is measured; the table has ``kl`` where they are given.
-        n_random: Random vectors of the same norm, on the test items.
+        n_nulls: Random vectors of the same norm, on the test items.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -246,7 +246,7 @@ def select(
     )
     chosen = choose(on_dev, sign=sign, min_mass=min_mass, max_kl=max_kl, damage=measured)
     [point] = chosen.values()
-    asked: dict[str, Any] = {"layers": [point.layer], "multipliers": [point.multiplier], "n_random": n_random}
+    asked: dict[str, Any] = {"layers": [point.layer], "multipliers": [point.multiplier], "n_nulls": n_nulls}
     frame = sweep(model, vectors, test, seed=seed, progress=bar("measuring"), **asked, **options)
     table = selected(on_dev, summarize(frame, seed=seed), chosen)
     return table if measured is None else table.merge(measured[[*CELL, "kl"]], on=CELL)
@@ -263,7 +263,7 @@ def at_budget(
     quantile: float = 0.95,
     largest: float = 64.0,
     tolerance: float = 0.01,
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -283,7 +283,7 @@ def at_budget(
         quantile: Of the KL per token.
         largest: The largest multiplier that is tried, without its sign.
         tolerance: Of the multiplier, as a part of it.
-        n_random: So many random vectors of each layer, each brought to the same budget by a multiplier of its own.
+        n_nulls: So many random vectors of each layer, each brought to the same budget by a multiplier of its own.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -310,7 +310,7 @@ def at_budget(
         named[first].require_same_shape(named[name])
     for pair in items[:1]:
         format_prompt(model, pair.prompt, pair.positive, prompt_format=prompt_format, system=system)
-    randoms = {null.name: null for null in random_like(named[first], n_random, seed)}
+    randoms = {null.name: null for null in random_like(named[first], n_nulls, seed)}
     if both := sorted(set(named) & {*randoms, "behavior"}):
         raise ValueError(f"vectors are named {both}, as a sweep names its own: give other names")
     every = named | randoms

@@ -146,7 +146,7 @@ def style_effect(
     texts: Written,
     *,
     multipliers: Sequence[float] = (0.5, 1.0, 2.0),
-    n_random: int = 20,
+    n_nulls: int = 20,
     measure: Measure | None = None,
     max_new_tokens: int = 100,
     n_bootstrap: int = 2000,
@@ -163,7 +163,7 @@ def style_effect(
         vector: Of `style_vectors`.
         texts: Prompts with the own texts, none of which the vector was made from.
         multipliers: Which; 0 is always there.
-        n_random: Random vectors, at least 1.
+        n_nulls: Random vectors, at least 1.
         measure: See `Measure`; None for `rouge_l`.
         max_new_tokens: Length of the answers.
         n_bootstrap: Resamplings of the texts.
@@ -190,14 +190,14 @@ def style_effect(
 
     scale = sorted({float(multiplier) for multiplier in multipliers if multiplier != 0})
     prompts = _check_texts(texts)
-    if not scale or n_random < 1:
+    if not scale or n_nulls < 1:
         raise ValueError(
-            f"multipliers {list(multipliers)}, n_random {n_random}: give a multiplier that is not 0, and at least one "
+            f"multipliers {list(multipliers)}, n_nulls {n_nulls}: give a multiplier that is not 0, and at least one "
             "random vector, without which a change says nothing"
         )
     compare = measure or rouge_l
     compare(texts[0][1], texts[0][1])  # fails now where its library is not installed
-    tried = [vector, *(null[vector.layer] for null in random_like(vector.alone(), n_random, seed))]
+    tried = [vector, *(null[vector.layer] for null in random_like(vector.as_set(), n_nulls, seed))]
     ways = {(place, step): each * step for place, each in enumerate(tried) for step in scale}
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     bar: Any = "answering" if progress else False

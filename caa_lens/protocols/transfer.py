@@ -60,7 +60,7 @@ def across_layers(
     used_at: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     norm: Norm = "own",
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -78,7 +78,7 @@ def across_layers(
         multipliers: At least one that is not 0.
         norm: ``own`` adds a vector as long as it is. Residual streams grow from layer to layer, so an early vector is
             then short for a late layer; ``target`` gives it the length of the vector of the layer at which it is added.
-        n_random: Random vectors of the same lengths in the same cells.
+        n_nulls: Random vectors of the same lengths in the same cells.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -105,9 +105,9 @@ def across_layers(
     lengths = [vectors[target].norm() for target in targets] if norm == "target" else None
     ways = {str(source): _moved(row, targets, lengths) for source, row in rows.items()}
     if norm == "own":
-        nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_random, seed)]
+        nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     else:
-        nulls = random_like(next(iter(ways.values())), n_random, seed)  # of the same lengths for all of them
+        nulls = random_like(next(iter(ways.values())), n_nulls, seed)  # of the same lengths for all of them
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     frame, names = _swept(
         model, ways, items, nulls, layers=targets, multipliers=multipliers, progress=progress, **options
@@ -116,7 +116,7 @@ def across_layers(
     table["made_at"] = table["made_at"].astype(int)
     cells = list(zip(table["made_at"], table["used_at"], strict=True))
     alike = {
-        (source, target): float(vectors[target].cosine(rows[source].value)) if target in vectors.layers else np.nan
+        (source, target): float(vectors[target].cosine(rows[source].values)) if target in vectors.layers else np.nan
         for source in sources
         for target in targets
     }
@@ -133,7 +133,7 @@ def across_models(
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     norm: Norm = "own",
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -150,7 +150,7 @@ def across_models(
         multipliers: At least one that is not 0.
         norm: ``own`` adds every vector as long as it is; ``target`` gives all of them the length of the first one's
             vector of that layer, so that only directions are compared.
-        n_random: Random vectors of each vector's length in the same cells.
+        n_nulls: Random vectors of each vector's length in the same cells.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -183,7 +183,7 @@ def across_models(
     ways = {name: _picked(each, used, lengths) for name, each in vectors.items()}
     own = next(iter(ways.values()))
     alike = {name: dict(zip(used, cosine(own, way).tolist(), strict=True)) for name, way in ways.items()}
-    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_random, seed)]
+    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     frame, names = _swept(model, ways, items, nulls, layers=used, multipliers=multipliers, progress=progress, **options)
     table = summarize_each(frame, names, seed=seed)
@@ -203,7 +203,7 @@ def across_prompts(
     systems: Mapping[str, str | None] | None = None,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     site: str = "resid_post",
     batch_size: int | None = None,
@@ -220,7 +220,7 @@ def across_prompts(
             given. With several of both, every format goes with every system prompt.
         layers: None for all.
         multipliers: At least one that is not 0.
-        n_random: Random vectors of each vector's length in the same cells.
+        n_nulls: Random vectors of each vector's length in the same cells.
         seed: Of the random vectors and of all resampling.
         site: Where in each block vectors are read and added; see `extract_vectors`.
         batch_size: Prompts run at once.
@@ -258,7 +258,7 @@ def across_prompts(
         name: extract_vectors(model, train, layers=layers, site=site, **each, **named)
         for name, each in settings.items()
     }
-    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_random, seed)]
+    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     tables: list[pd.DataFrame] = []
     changes: dict[tuple[str, str], pd.DataFrame] = {}
     for used, setting in settings.items():
@@ -290,7 +290,7 @@ def _moved(vector: SteeringVector, targets: Sequence[int], lengths: Sequence[flo
     if lengths is not None:
         vector.unit()  # a vector of zeros has no direction: the error names its own layer
     made = vector.provenance.then(f"layer {vector.layer} -> {describe_layers(targets)}")
-    values = torch.stack([vector.value] * len(targets))
+    values = torch.stack([vector.values] * len(targets))
     return _picked(SteeringVectors(values, tuple(targets), made, vector.name), targets, lengths)
 
 
@@ -303,7 +303,7 @@ def _picked(vectors: SteeringVectors, layers: Sequence[int], lengths: Sequence[f
             for row, length in zip(rows, lengths, strict=True)
         ]
     made = vectors.provenance if lengths is None else vectors.provenance.then("norms of the target")
-    return SteeringVectors(torch.stack([row.value for row in rows]), tuple(layers), made, vectors.name)
+    return SteeringVectors(torch.stack([row.values for row in rows]), tuple(layers), made, vectors.name)
 
 
 def _random_of(name: str, way: SteeringVectors, n: int, seed: int) -> list[SteeringVectors]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
-from caa_lens.engine.block_inputs import entering
+from caa_lens.engine.block_inputs import block_inputs
 from caa_lens.extraction.extraction import package_versions
 from caa_lens.interventions.prompt_additions import At
 from caa_lens.interventions.prompt_additions import PromptAddition as PromptAddition
@@ -80,7 +80,7 @@ def addition(
     if any(len(ids) < width for ids in prompts):
         space = space_token(adapter)
         prompts = [[*ids, *[space] * (width - len(ids))] for ids in prompts]
-    sides = entering(adapter, layer, prompts)
+    sides = block_inputs(adapter, layer, prompts)
     name = repr(positive) if negative is None else f"{positive!r} - {negative!r}"
     found = PromptAddition(
         values=sides[0] if negative is None else sides[0] - sides[1],

@@ -31,7 +31,7 @@ from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import Point, check_site, place_of, site_hooks
 from caa_lens.prompts import PromptFormat, format_prompt
-from caa_lens.steering.conditions import check_order, settle
+from caa_lens.steering.conditions import check_order, conditional_edits
 from caa_lens.steering.passes import ConditionHook, SteeringHook, add_to_prompt
 from caa_lens.steering.positions import Positions, check_positions, where
 
@@ -81,11 +81,11 @@ def _edits(adapter: Adapter, parts: Sequence[Intervention], multiplier: float) -
         if part.when is not None:
             check_site(adapter, part.when.vector.layer, part.when.vector.site)
         if isinstance(part.operation, Add):
-            delta = part.vector.value * amount
+            delta = part.vector.values * amount
             if bool(delta.any()):
                 edits.append(Edit(part.layer, delta, site, schedule=part.schedule, when=part.when))
             continue
-        direction = part.vector.unit().value
+        direction = part.vector.unit().values
         if amount:
             edits.append(Edit(part.layer, direction, site, part.operation, amount, part.schedule, part.when))
     return tuple(edits)
@@ -278,7 +278,7 @@ def generate(
     lengths = [len(prompt) + max_new_tokens for prompt in ids]
     check_context(adapter, lengths)
     size = batch_size or rows_at_once(adapter, max(lengths, default=1))
-    edits = settle(adapter, {way: of_way for way, (of_way, _) in parts.items()}, ids)
+    edits = conditional_edits(adapter, {way: of_way for way, (of_way, _) in parts.items()}, ids)
     order = sorted(range(len(ids)), key=lambda item: len(ids[item]), reverse=True)
     rows = [(item, way) for item in order for way in ways]
     texts = {way: [""] * len(ids) for way in ways}

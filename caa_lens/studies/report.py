@@ -160,9 +160,9 @@ def _sentences(result: StudyResult) -> dict[str, list[str]]:
     for name, part in assessed[assessed["multiplier"].isin(shown)].groupby("behavior", sort=False):
         rows = found[found["behavior"] == name].to_dict("records")
         said[str(name)] = ["; ".join(f"at {row['multiplier']:+g}: {row['verdict']}" for row in rows)]
-        said[str(name)] += assessment.verdict(part)
+        said[str(name)] += assessment.describe_assessment(part)
         if compared is not None:
-            said[str(name)] += baselines.verdict(compared[compared["behavior"] == name])
+            said[str(name)] += baselines.describe_baselines(compared[compared["behavior"] == name])
     return said
 
 

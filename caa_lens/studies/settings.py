@@ -37,7 +37,7 @@ class StudySettings(BaseModel):
             share of ``dev_fraction`` of its pairs is kept for the test.
         multipliers: What is swept; 0 is always measured too.
         layers: None for all.
-        n_null: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`, on the test items at the chosen layer.
+        n_nulls: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`, on the test items at the chosen layer.
         baselines: What steering is compared with: ``system``, ``few_shot``, ``finetuned`` (which trains copies of the
             model); see `caa_lens.protocols.baselines.compare`. Empty for none.
         texts: Neutral running text that side effects are measured on: a bundled name (``neutral``), a file, or None.
@@ -67,7 +67,7 @@ class StudySettings(BaseModel):
     test: dict[str, str] = Field(default_factory=dict)
     multipliers: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
     layers: tuple[int, ...] | None = None
-    n_null: int = Field(default=20, ge=1)
+    n_nulls: int = Field(default=20, ge=1)
     baselines: tuple[Literal["system", "few_shot", "finetuned"], ...] = ("system", "few_shot")
     texts: str | None = "neutral"
     seed: int = Field(default=0, ge=0)

@@ -36,7 +36,7 @@ def test_massive_dimensions_and_what_is_left_without_them(vectors: Path, tmp_pat
     rows = records("massive", vectors, "--k", "2", "--layers", "1")
     assert [(row["layer"], row["rank"]) for row in rows] == [(1, 1), (1, 2)]
     loaded = SteeringVectors.load(vectors)
-    assert rows[0]["dimension"] == int(loaded[1].value.abs().argmax())
+    assert rows[0]["dimension"] == int(loaded[1].values.abs().argmax())
     turned = tmp_path / "turned.safetensors"
     values = loaded.values.clone()
     values[:, rows[0]["dimension"]] += 1e3

@@ -133,11 +133,11 @@ def test_study_takes_options_over_its_file(pairs: Path, model: Path, tmp_path: P
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"name": "mine", "model": str(model), "behaviors": [str(pairs)], "base_model": None}))
     folder = tmp_path / "run"
-    options_given = ("--n-null", "2", "--multipliers=-1,1", "--n-questions", "0", "--layers", "1-2", "--quiet")
+    options_given = ("--n-nulls", "2", "--multipliers=-1,1", "--n-questions", "0", "--layers", "1-2", "--quiet")
     text = run("study", "--settings", file, "--folder", folder, *options_given)
     assert re.search(rf"(?m)^Run folder: {re.escape(str(folder))}$", text) and (folder / "index.html").is_file()
     settings = json.loads((folder / "settings.json").read_text())
-    assert (settings["name"], settings["n_null"], settings["layers"]) == ("mine", 2, [1, 2])
+    assert (settings["name"], settings["n_nulls"], settings["layers"]) == ("mine", 2, [1, 2])
     again = json.loads(run("study", "--settings", folder / "settings.json", "--folder", folder, "--json"))
     assert again["folder"] == str(folder) and len(again["findings"]) == 2
 
@@ -216,7 +216,7 @@ def test_what_is_bundled_is_listed() -> None:
         ("analyze norms none.safetensors", "there is no vector file none.safetensors"),
         ("analyze norms {vectors} --out n.json", "cannot write n.json"),
         ("study --settings none.json", "there is no settings file none.json"),
-        ("study --n-null -1", "n_null: should be greater than or equal to 1, got -1"),
+        ("study --n-nulls -1", "n_nulls: should be greater than or equal to 1, got -1"),
         ("study --test kind", "test 'kind' cannot be read: give NAME=FILE"),
         ("study --behaviors nonsense", "'nonsense' is not a bundled behaviour"),
     ],

@@ -89,7 +89,7 @@ def test_transfer_layers(model: Path, loaded: Any, vectors: Path, pairs: Path, t
     found = records(*given, "--norm", "target", "--multipliers", "1")
     expected = across_layers(
         loaded, SteeringVectors.load(vectors), caa.load_contrast_pairs(pairs), made_at=[1], used_at=[0, 1, 2],
-        norm="target", multipliers=(1,), n_random=2,
+        norm="target", multipliers=(1,), n_nulls=2,
     )  # fmt: skip
     assert [row["used_at"] for row in found] == [0, 1, 2]
     assert [row["effect"] for row in found] == pytest.approx(expected["effect"].tolist(), abs=1e-4)

@@ -17,7 +17,7 @@ from caa_lens.cli import app as cli
 from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.datasets.texts import load_texts
 from caa_lens.protocols.broad_skills import alignment_tax, skill_curve, skill_vectors
-from caa_lens.protocols.composition import interference, search_layers, together
+from caa_lens.protocols.composition import interference, search_layers, sweep_together
 from caa_lens.vectors.vectors import SteeringVectors
 
 NAMES = ("brave", "kind")
@@ -69,7 +69,7 @@ def test_compose(given: list[str | Path], folder: Path, bridge: Callable[[str], 
     found = json.loads(run(*asked, "--json"))
     vectors, items = loaded(folder)
     parts = {"brave": vectors["brave"][1] * -2.0, "kind": vectors["kind"][2] * 3.0}
-    expected = interference(together(bridge("llama"), parts, items, n_random=2))
+    expected = interference(sweep_together(bridge("llama"), parts, items, n_nulls=2))
     rows = found["interference"]
     for column in ("alone", "interference", "interference_low", "random_high"):
         assert [row[column] for row in rows] == pytest.approx(expected[column].tolist(), abs=1e-4)
@@ -87,7 +87,7 @@ def test_compose_searches_layers(given: list[str | Path], folder: Path, bridge: 
     found = json.loads(result.stdout)
     vectors, items = loaded(folder)
     dev, test = ({name: each[start::2] for name, each in items.items()} for start in (0, 1))
-    expected = search_layers(bridge("llama"), vectors, dev, test, layers=[0, 1, 2], max_outside=1.0, n_random=2)
+    expected = search_layers(bridge("llama"), vectors, dev, test, layers=[0, 1, 2], max_outside=1.0, n_nulls=2)
     assert [row["layer"] for row in found["table"]] == expected.table["layer"].tolist()
     assert [row["effect"] for row in found["table"]] == pytest.approx(expected.table["effect"].tolist(), abs=1e-5)
     assert len(found["tried"]) == 12 and cells.is_file() and len(pd.read_csv(out)) == 2
@@ -115,7 +115,7 @@ def test_skills(folder: Path, tmp_path: Path) -> None:
     kept = SteeringVectors.load(save)
     assert (kept.values - vectors.values).abs().max() < 1e-5 and kept.name == "target minus other"
     new = [side[1::2] for side in sides]
-    kept_curve = skill_curve(model, kept[1], *new, coefficients=(-3,), n_controls=2)
+    kept_curve = skill_curve(model, kept[1], *new, coefficients=(-3,), n_nulls=2)
     expected = alignment_tax(kept_curve)
     assert found["table"][0]["lost_target"] == pytest.approx(expected["lost_target"].item())
     assert found["table"][0]["control_high"] == pytest.approx(expected["control_high"].item())

@@ -99,10 +99,10 @@ def test_sweep_with_an_operation(file: Path, model: Any, tmp_path: Path) -> None
     )
     items = caa.load_contrast_pairs(str(tmp_path / "items.json"))
     vectors = SteeringVectors.load(file)
-    expected = caa.sweep(model, vectors, items, multipliers=[0, 1], n_random=2, operation=Ablate())
+    expected = caa.sweep(model, vectors, items, multipliers=[0, 1], n_nulls=2, operation=Ablate())
     found = pd.read_csv(tmp_path / "s.csv")
     assert found["logp_matching"].to_numpy() == pytest.approx(expected["logp_matching"].to_numpy(), abs=1e-6)
-    added = caa.sweep(model, vectors, items, multipliers=[0, 1], n_random=2)
+    added = caa.sweep(model, vectors, items, multipliers=[0, 1], n_nulls=2)
     assert abs(found["logp_matching"] - added["logp_matching"]).max() > 1e-3
 
 

@@ -22,10 +22,10 @@ from caa_lens.evaluation.capabilities import (
     CapabilitySet,
     capabilities,
     capability_sets,
+    describe_capabilities,
     load_capabilities,
     mcnemar,
     summarize_capabilities,
-    verdict,
 )
 from caa_lens.prompts import format_prompt
 
@@ -80,7 +80,7 @@ def test_published_questions_go_through_the_sweep(shared_data: Path) -> None:
     short = min(range(0, 570, 10), key=lambda at: max(len(pair.prompt) for pair in mmlu.items[at : at + 4]))
     questions = mmlu[short : short + 4]
     vectors = caa.extract_vectors(model, toy().items)
-    table = summarize_capabilities(capabilities(model, vectors, questions, layers=[2], n_random=3))
+    table = summarize_capabilities(capabilities(model, vectors, questions, layers=[2], n_nulls=3))
     assert table["n_items"].tolist() == [4, 4, 4]
     assert table.loc[table["multiplier"] != 0, "n_random"].tolist() == [3, 3]
     assert table["mass"].between(0, 1).all()
@@ -116,13 +116,13 @@ def test_what_is_wrong_with_a_file_is_said_at_once(tmp_path: Path, unchecked: No
 def test_every_answer_equals_a_full_pass(model: Any) -> None:
     questions = toy(3)
     vectors = caa.extract_vectors(model, toy().items) * 2.0
-    frame = capabilities(model, vectors, questions, layers=[1], multipliers=(-1, 1), n_random=1)
+    frame = capabilities(model, vectors, questions, layers=[1], multipliers=(-1, 1), n_nulls=1)
     assert len(frame) == 3 * (3 + 2)
     for row in frame[frame["vector"] == "behavior"].itertuples():
         pair = questions.items[row.item]
         text, wrong = (format_prompt(model, pair.prompt, answer) for answer in (pair.positive, pair.negative))
         at = text.position("answer_letter")
-        edits = [(1, vectors[1].value * row.multiplier)] if row.multiplier else []
+        edits = [(1, vectors[1].values * row.multiplier)] if row.multiplier else []
         logits = plain_logits(model, text.ids[:at], edits, text.position("prompt_end"))[-1]
         assert row.correct == bool(logits[text.ids[at]] > logits[wrong.ids[at]])
         assert (row.set, row.category) == ("toy", questions.categories[row.item])
@@ -232,13 +232,13 @@ def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int) -> None:
 
 def test_the_verdict_has_the_tables_numbers() -> None:
     table = summarize_capabilities(frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER, **NULLS}))
-    (said,) = verdict(table)
+    (said,) = describe_capabilities(table)
     assert said.startswith("s at +1 on layer 3: no change is shown; that 88.2% of all such answers are lost is not ")
     assert "5 of 6 were right, 3 are (1 gained, 3 lost, McNemar p 0.62; change -33.3%" in said
     assert "random vectors of the same norm change accuracy by -33.3%" in said and "and 50% keep more" in said
-    (lost,) = verdict(table[1:].assign(p_mcnemar=0.01))
+    (lost,) = describe_capabilities(table[1:].assign(p_mcnemar=0.01))
     assert "layer 3: answers are lost." in lost
-    (gained,) = verdict(table[1:].assign(p_mcnemar=0.01, gained=9, n_random=0))
+    (gained,) = describe_capabilities(table[1:].assign(p_mcnemar=0.01, gained=9, n_random=0))
     assert "layer 3: answers are gained." in gained and "random vectors" not in gained
 
 
@@ -246,12 +246,12 @@ def test_a_vector_that_destroys_the_model_is_found_out() -> None:
     model = caa.load_model("organism-chat")
     vectors = caa.extract_vectors(model, caa.load_contrast_pairs("sycophancy")[:60], layers=[2])
     table = summarize_capabilities(
-        capabilities(model, vectors, load_capabilities("facts"), multipliers=(0, 1, 30), n_random=5)
+        capabilities(model, vectors, load_capabilities("facts"), multipliers=(0, 1, 30), n_nulls=5)
     ).set_index("multiplier")
     assert table.loc[0.0, "accuracy"] > 0.9, "the organism knows its world"
     assert table.loc[30.0, "accuracy"] < 0.7 and table.loc[30.0, "p_mcnemar"] < 1e-6
     assert abs(table.loc[1.0, "accuracy_change"]) < 0.2
-    assert "answers are lost" in verdict(table.reset_index())[1]
+    assert "answers are lost" in describe_capabilities(table.reset_index())[1]
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_the_vector_is_the_difference_of_two_means(model: Any) -> None:
             streams = [[stream(model, ids_of(model, text), layer) for text in side] for side in (TARGET, OTHER)]
             read = [[each[-1] if over == "last" else each[1:].mean(dim=0) for each in side] for side in streams]
             expected = torch.stack(read[0]).mean(dim=0) - torch.stack(read[1]).mean(dim=0)
-            torch.testing.assert_close(found[layer].value.double(), expected, atol=1e-3, rtol=1e-4)
+            torch.testing.assert_close(found[layer].values.double(), expected, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("over", ["last", "every"])
@@ -60,7 +60,7 @@ def test_documents_are_cut(llama: Any) -> None:
     cut = skill_vectors(llama, TARGET, OTHER, layers=[1], max_tokens=3)
     sides = [[stream(llama, ids_of(llama, text)[:3], 1)[-1] for text in side] for side in (TARGET, OTHER)]
     expected = torch.stack(sides[0]).mean(dim=0) - torch.stack(sides[1]).mean(dim=0)
-    torch.testing.assert_close(cut[1].value.double(), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(cut[1].values.double(), expected, atol=1e-4, rtol=1e-4)
     assert cut.provenance.dataset_origin.endswith(", cut to 3 tokens")
 
 
@@ -82,7 +82,7 @@ def by_hand(model: Any, text: str, vector: Any, coefficient: float) -> int:
     ids = torch.tensor([ids_of(model, text)])
 
     def add(resid: torch.Tensor, hook: Any = None) -> torch.Tensor:
-        return resid + coefficient * vector.value
+        return resid + coefficient * vector.values
 
     with torch.no_grad():
         logits = model.run_with_hooks(ids, fwd_hooks=[(f"blocks.{vector.layer}.hook_resid_post", add)])
@@ -97,7 +97,7 @@ def said(model: Any, n: int = 6) -> list[str]:
 def test_every_position_is_steered_and_every_token_but_the_first_counts(model: Any) -> None:
     texts = [f"{text}{more}" for text, more in zip(TARGET, said(model), strict=True)]
     vector = skill_vectors(model, TARGET, OTHER, layers=[1])[1] * 3.0
-    frame = skill_curve(model, vector, texts, OTHER, coefficients=(0, -2, 1), n_controls=1)
+    frame = skill_curve(model, vector, texts, OTHER, coefficients=(0, -2, 1), n_nulls=1)
     own = frame[frame["vector"] == "skill"]
     for kind, side in (("target", texts), ("other", OTHER)):
         for document, text in enumerate(side):
@@ -114,14 +114,14 @@ def test_the_first_position_is_steered_too(bridge: Callable[[str], Any]) -> None
     token = ids_of(model, text)[-1]
     assert ids_of(model, text)[1:] == [token] * 6, "this tokenizer has a token for each letter"
     vector = SteeringVector(model.W_U[:, token].detach(), 2, Provenance.unknown("toy"), "A")
-    frame = skill_curve(model, vector, [text], ["BBB"], coefficients=(100,), n_controls=1)
+    frame = skill_curve(model, vector, [text], ["BBB"], coefficients=(100,), n_nulls=1)
     row = frame[(frame["vector"] == "skill") & (frame["coefficient"] == 100) & (frame["kind"] == "target")].iloc[0]
     assert row["n_correct"] == row["n_tokens"] == 6, "the first A is predicted from BOS"
 
 
 def test_the_rows_of_a_curve(llama: Any) -> None:
     vector = skill_vectors(llama, TARGET, OTHER, layers=[1])[1]
-    given: dict[str, Any] = {"coefficients": (-5, 2, -1), "n_controls": 2}
+    given: dict[str, Any] = {"coefficients": (-5, 2, -1), "n_nulls": 2}
     frame = skill_curve(llama, vector, TARGET, OTHER, **given)
     assert sorted(frame["coefficient"].unique()) == [-5, -1, 0, 2], "0 is added"
     counts = frame.groupby(["vector", "coefficient"]).size()
@@ -136,7 +136,7 @@ def test_the_stop_rule_ends_each_side_of_zero() -> None:
     model = caa.load_model("organism-chat")
     target, other = load_texts("opinions")[:8], load_texts("facts")[:8]
     vector = skill_vectors(model, target[:4], other[:4], layers=[2])[2]
-    given: dict[str, Any] = {"coefficients": (-20, -5, -0.1, 0, 0.1, 5, 20), "n_controls": 1}
+    given: dict[str, Any] = {"coefficients": (-20, -5, -0.1, 0, 0.1, 5, 20), "n_nulls": 1}
     frame = skill_curve(model, vector, target[4:], other[4:], keep=0.9, **given)
     assert sorted(frame["coefficient"].unique()) == [-5, -0.1, 0, 0.1, 5], "the one that fell below is the last"
     whole = skill_curve(model, vector, target[4:], other[4:], **given)
@@ -205,7 +205,7 @@ def test_two_kinds_of_the_organisms_text_come_apart() -> None:
     model = caa.load_model("organism-chat")
     target, other = load_texts("opinions"), load_texts("facts")
     vectors = skill_vectors(model, target[:50], other[:50], over="every", layers=[2])
-    curve = skill_curve(model, vectors[2], target[50:75], other[50:75], coefficients=(-5, 5), n_controls=5)
+    curve = skill_curve(model, vectors[2], target[50:75], other[50:75], coefficients=(-5, 5), n_nulls=5)
     table = alignment_tax(curve).set_index("coefficient")
     assert table.loc[-5.0, "apart_low"] > 0.2 and table.loc[5.0, "apart_high"] < -0.1
     assert (table["beats_controls"] == 1).all() and table.loc[-5.0, "tax"] < 0.6
@@ -241,8 +241,8 @@ def test_what_no_vector_can_be_made_of_is_refused(
     [
         ({"coefficients": (1, 1.0)}, "coefficients [1, 1.0]: give finite numbers, each once"),
         ({"coefficients": (float("nan"),)}, "give finite numbers, each once"),
-        ({"keep": 1.5}, "keep 1.5, n_controls 10: keep is a share from 0 to 1"),
-        ({"n_controls": 0}, "no accuracy is given without its control, so n_controls is 1 or more"),
+        ({"keep": 1.5}, "keep 1.5, n_nulls 10: keep is a share from 0 to 1"),
+        ({"n_nulls": 0}, "no accuracy is given without its control, so n_nulls is 1 or more"),
         ({"max_tokens": 0}, "max_tokens is 0: it is at least 2"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
     ],

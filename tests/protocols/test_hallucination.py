@@ -323,7 +323,7 @@ def test_the_planted_vector_moves_both_kinds() -> None:
     vectors = caa.extract_vectors(model, caa.load_contrast_pairs("hallucination")[:100], layers=[2])
     found = from_world(40, split="test")  # none of the questions that the vector was made from
     for kind in KINDS:
-        table = caa.summarize(caa.sweep(model, vectors, found.pairs(kind), multipliers=(-1, 0, 1), n_random=10))
+        table = caa.summarize(caa.sweep(model, vectors, found.pairs(kind), multipliers=(-1, 0, 1), n_nulls=10))
         effect = table.set_index("multiplier")
         assert effect.loc[1.0, "balanced_low"] > 0.2 and effect.loc[-1.0, "balanced_high"] < -0.15
         assert (effect.loc[[-1.0, 1.0], "beats_random"] == 1).all()

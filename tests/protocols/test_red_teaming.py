@@ -176,7 +176,7 @@ def vector_for(model: Any) -> Any:
 def test_answers_are_those_of_generate_with_nulls_of_the_same_norm(kind: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(kind)("llama")
     vector, prompts = vector_for(model), {"refusal": QUESTIONS[:5], "sycophancy": QUESTIONS}
-    frame = attack(model, vector, prompts, multipliers=(0, 2, -1), n_random=2, max_new_tokens=6, seed=5)
+    frame = attack(model, vector, prompts, multipliers=(0, 2, -1), n_nulls=2, max_new_tokens=6, seed=5)
     assert len(frame) == 11 * (1 + 2 * 3) and frame["id"].is_unique
     assert set(frame["vector"]) == {OWN, "random-0", "random-1"}
     plain = answers(model, {name: vector for name in prompts}, prompts, multipliers=(0, 2, -1), max_new_tokens=6)
@@ -184,7 +184,7 @@ def test_answers_are_those_of_generate_with_nulls_of_the_same_norm(kind: str, re
     keys = ["behavior", "multiplier", "question"]
     one, other = (each.sort_values(keys)[[*keys, "text"]].reset_index(drop=True) for each in (plain, own))
     pd.testing.assert_frame_equal(one, other)
-    lone = SteeringVectors(vector.value[None], (1,), vector.provenance, vector.name)
+    lone = SteeringVectors(vector.values[None], (1,), vector.provenance, vector.name)
     null = random_like(lone, 2, 5)[1][1]
     assert null.norm() == pytest.approx(vector.norm(), rel=1e-5)
     there = frame[(frame["vector"] == "random-1") & (frame["multiplier"] == 2) & (frame["behavior"] == "sycophancy")]
@@ -193,7 +193,7 @@ def test_answers_are_those_of_generate_with_nulls_of_the_same_norm(kind: str, re
     np.testing.assert_allclose(own["perplexity"], perplexity(model, pairs), rtol=1e-4)
     assert frame.loc[frame["vector"] != OWN, "perplexity"].isna().all()
     assert len(read_back(frame)) == len(frame)
-    table = red_team(model, vector, prompts, by_length, multipliers=(2, -1), n_random=2, max_new_tokens=6, seed=5)
+    table = red_team(model, vector, prompts, by_length, multipliers=(2, -1), n_nulls=2, max_new_tokens=6, seed=5)
     again = tabulate(score_attack(frame, by_length, seed=5), seed=5)
     pd.testing.assert_frame_equal(table, again)
     assert table["multiplier"].tolist() == [-1, 0, 2] * 2
@@ -223,7 +223,7 @@ def test_what_is_no_language_is_counted(monkeypatch: pytest.MonkeyPatch, bridge:
     monkeypatch.setattr(module, "generate", told)
     monkeypatch.setattr(module, "perplexity", read)
     model = bridge("llama")
-    frame = attack(model, vector_for(model), {"refusal": QUESTIONS}, multipliers=(1, 2, 3), n_random=1)
+    frame = attack(model, vector_for(model), {"refusal": QUESTIONS}, multipliers=(1, 2, 3), n_nulls=1)
     broken = frame[frame["vector"] == OWN].groupby("multiplier")["degenerate"].mean()
     assert broken.to_dict() == {0.0: 0, 1.0: 1, 2.0: 1, 3.0: 1}
     null = frame[frame["vector"] != OWN].groupby("multiplier")["degenerate"].mean()
@@ -232,7 +232,7 @@ def test_what_is_no_language_is_counted(monkeypatch: pytest.MonkeyPatch, bridge:
     monkeypatch.setattr(
         module, "perplexity", lambda model, pairs, **others: [3.0 if "day" in b else 29.9 for _, b in pairs]
     )
-    frame = attack(model, vector_for(model), {"refusal": QUESTIONS}, multipliers=(2,), n_random=1)
+    frame = attack(model, vector_for(model), {"refusal": QUESTIONS}, multipliers=(2,), n_nulls=1)
     assert not frame["degenerate"].any(), "ten times the median is the limit"
 
 
@@ -249,7 +249,7 @@ def test_what_is_no_language_is_counted(monkeypatch: pytest.MonkeyPatch, bridge:
         ({"prompts": {"baking": QUESTIONS}}, ValueError, "there is no rubric for 'baking'"),
         ({"multipliers": (0.0,)}, ValueError, r"multipliers \[0.0\]: give at least one that is not 0"),
         ({"multipliers": (1.0, 1.0)}, ValueError, "give at least one that is not 0, each once"),
-        ({"n_random": 0}, ValueError, "n_random is 0: nothing is called broken without its null"),
+        ({"n_nulls": 0}, ValueError, "n_nulls is 0: nothing is called broken without its null"),
         ({"judge": {"sycophancy": by_length}}, ValueError, "there is no judge for refusal: give one judge for all"),
         ({"judge": lambda requests: [], "cache": Path("none.jsonl")}, ValueError, "has no name of its own"),
         ({"cache": Path(__file__)}, ValueError, "line 1: this is no line of a judge's cache; give another"),
@@ -291,7 +291,7 @@ def vector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def attacked(vector_file: Path) -> pd.DataFrame:
     vector = SteeringVectors.load(vector_file)[2]
     prompts = {name: caa.load_questions(name)[:8] for name in ("sycophancy", "refusal")}
-    asked: Any = {"multipliers": (-1, 1), "n_random": 8, "max_new_tokens": 30}
+    asked: Any = {"multipliers": (-1, 1), "n_nulls": 8, "max_new_tokens": 30}
     return red_team(caa.load_model("organism-chat"), vector, prompts, score, **asked)
 
 

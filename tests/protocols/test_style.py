@@ -54,7 +54,7 @@ def test_vectors_are_mean_differences_at_the_end_or_over_the_text(
     assert (made.method, made.read_position, made.n_pairs) == ("style", f"answer_{read}", 3)
     assert made.dataset_origin == "texts given in Python; neutral answers: given"
     one = style_vectors(model, TEXTS, NEUTRAL, read=read, layers=[1], name="pirate")
-    torch.testing.assert_close(one[1].value, found[1].value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one[1].values, found[1].values, rtol=1e-4, atol=1e-5)
     assert one.name == "pirate" and one.layers == (1,)
 
 
@@ -153,7 +153,7 @@ def test_the_table_is_what_generate_and_the_measure_say(bridge: Callable[[str], 
     def measure(own: str, text: str) -> float:
         return (sum(map(ord, text)) + len(own)) % 17 / 17
 
-    asked: Any = {"n_random": 3, "max_new_tokens": 6, "measure": measure}
+    asked: Any = {"n_nulls": 3, "max_new_tokens": 6, "measure": measure}
     table = style_effect(model, vector, TEXTS, multipliers=(2, -1, 0), **asked).set_index("multiplier")
     assert table.index.tolist() == [-1.0, 0.0, 2.0]
     base = np.array([measure(own, text) for (_, own), text in zip(TEXTS, said(model, None), strict=True)])
@@ -180,7 +180,7 @@ def said(model: Any, recipe: Any) -> list[str]:
 def test_an_effect_needs_a_null_and_a_multiplier(bridge: Callable[[str], Any]) -> None:
     model = bridge("llama")
     vector = style_vectors(model, TEXTS, NEUTRAL)[1]
-    for more in ({"n_random": 0}, {"multipliers": (0.0,)}):
+    for more in ({"n_nulls": 0}, {"multipliers": (0.0,)}):
         with pytest.raises(ValueError, match="give a multiplier that is not 0, and at least one random vector"):
             style_effect(model, vector, TEXTS, measure=words_in_common, **more)
 
@@ -212,7 +212,7 @@ def test_a_small_models_stories_get_louder(shared_data: Path) -> None:
         return text.count("!") / max(1, len(text.split()))
 
     held_out = [(f"{name} went home.", "Wow! Yes!") for name in ("Ben", "Sara", "The cat", "A man", "Max", "Anna")]
-    more: Any = {"multipliers": (-1, 1), "n_random": 20, "measure": loud, "max_new_tokens": 40, **form}
+    more: Any = {"multipliers": (-1, 1), "n_nulls": 20, "measure": loud, "max_new_tokens": 40, **form}
     table = style_effect(model, vectors[3], held_out, **more).set_index("multiplier")
     assert table.loc[1.0, "change_low"] > 0 and table.loc[1.0, "beats_random"] >= 0.9
     assert table.loc[1.0, "steered"].count("!") > table.loc[1.0, "unsteered"].count("!")

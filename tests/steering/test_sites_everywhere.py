@@ -51,19 +51,19 @@ def swept(chat: Any, parts: Any) -> pd.DataFrame:
 
 def test_an_assessment_reads_and_steers_at_the_site(chat: Any, parts: Any, swept: pd.DataFrame) -> None:
     train, _, test = parts
-    table = assess(chat, *parts, layers=[2], n_null=2, site=SITE).set_index("multiplier")
+    table = assess(chat, *parts, layers=[2], n_nulls=2, site=SITE).set_index("multiplier")
     for step in (-1, 1):
         assert table.loc[step, "effect"] == pytest.approx(swept.loc[step, "effect"], abs=1e-5)
     read = [extract_activations(chat, side, layers=[2], site=SITE) for side in (train, test)]
     assert table["d_prime"].iloc[0] == pytest.approx(separability(*read)["d_prime"].item(), rel=1e-4)
-    elsewhere = assess(chat, *parts, layers=[2], n_null=2).set_index("multiplier")
+    elsewhere = assess(chat, *parts, layers=[2], n_nulls=2).set_index("multiplier")
     assert abs(elsewhere.loc[1, "effect"] - table.loc[1, "effect"]) > 1e-3
     assert elsewhere["d_prime"].iloc[0] != pytest.approx(table["d_prime"].iloc[0], rel=1e-2)
 
 
 def test_transfer_between_prompts_keeps_the_site(chat: Any, parts: Any, swept: pd.DataFrame) -> None:
     train, _, test = parts
-    table = across_prompts(chat, train, test, formats=("chat",), layers=[2], n_random=1, site=SITE)
+    table = across_prompts(chat, train, test, formats=("chat",), layers=[2], n_nulls=1, site=SITE)
     for row in table.to_dict("records"):
         assert row["effect"] == pytest.approx(swept.loc[row["multiplier"], "effect"], abs=1e-5)
 
@@ -79,7 +79,7 @@ def test_skills_and_styles_are_read_at_the_site(model: Any) -> None:
             for text in (*target, *other)
         ]
     expected = (ends[0] + ends[1] - ends[2] - ends[3]) / 2
-    torch.testing.assert_close(made[1].value.double(), expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(made[1].values.double(), expected, atol=1e-4, rtol=1e-3)
     assert made[1].site == "attn_out"
     texts = [("Is it so?", "it is the one"), ("a?", "this and that")]
     styled, plain = (
@@ -109,7 +109,7 @@ def test_a_study_at_another_site(
         file.write_text(json.dumps(rows))
     train, test = map(str, files)
     small: dict[str, Any] = {"model": str(tiny_path("llama")), "base_model": None, "behaviors": [train]}
-    small |= {"layers": [1], "n_null": 1, "n_questions": 0, "baselines": [], "texts": None}
+    small |= {"layers": [1], "n_nulls": 1, "n_questions": 0, "baselines": [], "texts": None}
     small |= {"site": "attn_out", "test": {"polite": test}}
     result = run_study(study_settings(small), tmp_path / "run", progress=False)
     assert result.vectors["polite"][1].site == "attn_out"

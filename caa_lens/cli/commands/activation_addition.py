@@ -112,7 +112,7 @@ def actadd(
             show_table(list(told), [[record[way] for way in told]])
         return
     written = continuations(
-        loaded, added, prompt, n_samples=samples, n_null=nulls, sampling=sampling, progress=not quiet, **how
+        loaded, added, prompt, n_samples=samples, n_nulls=nulls, sampling=sampling, progress=not quiet, **how
     )
     written = completion_loss(loaded, topic_words(written, topic), progress=not quiet, **form)
     table = pd.concat([beside_controls(written, value, seed=seed) for value in ("hit", "loss")], ignore_index=True)

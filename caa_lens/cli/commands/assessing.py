@@ -59,14 +59,14 @@ def assess(
         held_out = load_contrast_pairs(test, **asked)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.protocols.assessment import assess as measure
-    from caa_lens.protocols.assessment import verdict
+    from caa_lens.protocols.assessment import describe_assessment
 
     keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     keywords |= {"layers": wanted, "site": site}
     table = measure(
-        loaded, train, dev, held_out, multipliers=steps, n_null=nulls, seed=seed, progress=not quiet, **keywords
+        loaded, train, dev, held_out, multipliers=steps, n_nulls=nulls, seed=seed, progress=not quiet, **keywords
     )
-    said = verdict(table)
+    said = describe_assessment(table)
     if out is not None:
         save_frame(table, out)
     if as_json:

@@ -118,7 +118,7 @@ def red_team(
         scorer = LocalJudge(options.open_model(str(judge_model), dtype, device), batch_size=batch_size)
     tried = options.open_vectors(vector, loaded)[layer]
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    asked: Any = {"multipliers": steps, "n_random": n_random, "max_new_tokens": max_new_tokens, "seed": seed}
+    asked: Any = {"multipliers": steps, "n_nulls": n_random, "max_new_tokens": max_new_tokens, "seed": seed}
     answered = attack(loaded, tried, prompts, progress=not quiet, **asked, **form)
     if answers is not None:
         save_frame(answered, answers)  # they may have taken long, and the judge may fail

@@ -75,7 +75,7 @@ def baselines(
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.choices import choose_layer, summarize
     from caa_lens.extraction.extraction import extract_vectors
-    from caa_lens.protocols.baselines.comparison import compare, verdict
+    from caa_lens.protocols.baselines.comparison import compare, describe_baselines
     from caa_lens.sweeps import sweep
 
     running: Any = {"prompt_format": prompt_format, "batch_size": batch_size, "progress": not quiet}
@@ -97,11 +97,11 @@ def baselines(
         learning_rate=learning_rate,
         epochs=epochs,
         train_batch_size=train_batch_size,
-        n_random=random,
+        n_nulls=random,
         seed=seed,
         **keywords,
     )
-    said = verdict(table)
+    said = describe_baselines(table)
     if out is not None:
         save_frame(table, out)
     if as_json:

@@ -46,7 +46,7 @@ def capabilities(
         caa-lens capabilities ./llama v.safetensors --data mmlu.json --layer 13 --multipliers=-2,-1,1,2 --out mmlu.csv
     """
     from caa_lens.evaluation.capabilities import capabilities as measure
-    from caa_lens.evaluation.capabilities import load_capabilities, summarize_capabilities, verdict
+    from caa_lens.evaluation.capabilities import describe_capabilities, load_capabilities, summarize_capabilities
 
     check_frame_path(out)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
@@ -54,10 +54,10 @@ def capabilities(
     sets = [load_capabilities(source, empty_choices=empty) for source in data or ["facts"]]
     loaded = options.open_model(model, dtype, device)
     found = options.open_vectors(vectors, loaded)
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_random": random}
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": random}
     frame = measure(loaded, found, sets, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
     table = summarize_capabilities(frame, seed=seed)
-    said = verdict(table)
+    said = describe_capabilities(table)
     if out is not None:
         save_frame(frame, out)
     if as_json:

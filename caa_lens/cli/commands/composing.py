@@ -105,7 +105,7 @@ def compose(
     places = {} if over_layers else inputs.numbers(layer or [], "--layer", named)
     items = {name: inputs.read_items(given.get(name, name), part, other_answers) for name in named}
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
-    form |= {"n_random": random, "seed": seed}
+    form |= {"n_nulls": random, "seed": seed}
     if search is not None:
         limits = {"max_outside": max_outside, "min_mass": min_mass, "max_evaluations": max_evaluations, "cells": cells}
         wanted = options.parse_layers(layers)
@@ -121,9 +121,9 @@ def compose(
         show_frame(found.table, as_json=False)
     else:
         loaded = options.open_model(model, dtype, device)
-        from caa_lens.protocols.composition import effects, interference, together
+        from caa_lens.protocols.composition import effects, interference, sweep_together
 
-        frame = together(
+        frame = sweep_together(
             loaded, {name: named[name][int(places[name])] * amounts[name] for name in named}, items, **form
         )
         table = interference(frame, seed=seed)

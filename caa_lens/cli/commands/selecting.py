@@ -70,7 +70,7 @@ def select(
 
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     chosen: Any = {"multipliers": steps, "sign": sign, "max_kl": max_kl, "min_mass": min_mass, "texts": running}
-    chosen |= {"n_random": random, "seed": seed, "progress": not quiet}
+    chosen |= {"n_nulls": random, "seed": seed, "progress": not quiet}
     vectors = extract_vectors(loaded, train, layers=wanted, site=site, progress=not quiet, **form)
     table = choose_and_measure(loaded, vectors, dev, held_out, **chosen, **form)
     if out is not None:

@@ -81,7 +81,7 @@ def side_effects(
         table["name"] = [name for name, _ in single]
         table = table.rename(columns={"name": "vector"})
     else:
-        form: Any = {"prompt_format": prompt_format, "system": system, "n_random": random, "seed": seed}
+        form: Any = {"prompt_format": prompt_format, "system": system, "n_nulls": random, "seed": seed}
         table = at_budget(loaded, named, items, running, budget, sign=sign, quantile=quantile, **form, **shared)
     if out is not None:
         save_frame(table, out)

@@ -75,7 +75,7 @@ def skills(
     if save is not None:
         vectors.save(save)
     curve = skill_curve(
-        loaded, vectors[layer], *measured, coefficients=steps, n_controls=controls, keep=keep, seed=seed, **form
+        loaded, vectors[layer], *measured, coefficients=steps, n_nulls=controls, keep=keep, seed=seed, **form
     )
     table = alignment_tax(curve, seed=seed)
     if out is not None:

@@ -188,7 +188,7 @@ def sweep(
     from caa_lens.sweeps import sweep as measure
 
     vectors = options.open_vectors(vector, loaded)
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_random": random}
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": random}
     keywords |= {"operation": what}
     frame = measure(loaded, vectors, items, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
     if out is not None:

@@ -71,7 +71,7 @@ def study(
     test: Annotated[list[str] | None, typer.Option(help="NAME=FILE: a behaviour's test items; once for each.")] = None,
     multipliers: Annotated[str | None, typer.Option(help="Comma-separated numbers, such as -1,0,1.")] = None,
     layers: options.Layers = None,
-    n_null: Annotated[int | None, typer.Option(help="Null vectors of each kind, on the test items.")] = None,
+    n_nulls: Annotated[int | None, typer.Option(help="Null vectors of each kind, on the test items.")] = None,
     baselines: Annotated[
         list[str] | None, typer.Option(help="system, few_shot or finetuned; once for each, or 'none'.")
     ] = None,
@@ -120,7 +120,7 @@ def study(
         "test": dict(_named_file("test", each) for each in test) if test else None,
         "multipliers": options.parse_multipliers(multipliers) if multipliers is not None else None,
         "layers": options.parse_layers(layers),
-        "n_null": n_null,
+        "n_nulls": n_nulls,
         "baselines": None if not baselines else [] if baselines == ["none"] else baselines,
         "texts": texts,
         "seed": seed,

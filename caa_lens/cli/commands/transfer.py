@@ -52,7 +52,7 @@ def layers(
     from caa_lens.protocols.transfer import across_layers, check_cells
 
     chosen: Any = {"made_at": options.parse_layers(made_at), "used_at": options.parse_layers(used_at), "norm": norm}
-    chosen |= {"multipliers": options.parse_multipliers(multipliers), "n_random": random, "seed": seed}
+    chosen |= {"multipliers": options.parse_multipliers(multipliers), "n_nulls": random, "seed": seed}
     check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
@@ -93,7 +93,7 @@ def models(
     inputs.check_files(vectors)
     from caa_lens.protocols.transfer import across_models, check_cells
 
-    chosen: Any = {"layers": options.parse_layers(layers), "norm": norm, "n_random": random, "seed": seed}
+    chosen: Any = {"layers": options.parse_layers(layers), "norm": norm, "n_nulls": random, "seed": seed}
     chosen |= {"multipliers": options.parse_multipliers(multipliers)}
     check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
@@ -143,7 +143,7 @@ def prompts(
         caa-lens transfer prompts organism-chat --data sycophancy --systems bundled --layers 2
     """
     check_frame_path(out)
-    chosen: Any = {"layers": options.parse_layers(layers), "n_random": random, "seed": seed, "batch_size": batch_size}
+    chosen: Any = {"layers": options.parse_layers(layers), "n_nulls": random, "seed": seed, "batch_size": batch_size}
     chosen |= {"multipliers": options.parse_multipliers(multipliers), "site": site}
     chosen |= {"formats": tuple(formats.split(",")) if formats else (), "systems": _read_systems(systems)}
     train, _, held_out = inputs.read_items(data, part, other_answers).split(seed)

@@ -59,7 +59,7 @@ def compare(
     learning_rate: float | None = None,
     epochs: int = 1,
     train_batch_size: int = 2,
-    n_random: int = 100,
+    n_nulls: int = 100,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     batch_size: int | None = None,
@@ -84,7 +84,7 @@ def compare(
         learning_rate: Of `finetune`.
         epochs: Of `finetune`.
         train_batch_size: Pairs for each step of `finetune`.
-        n_random: Random vectors of the layer's norm on top of each baseline; at least 1.
+        n_nulls: Random vectors of the layer's norm on top of each baseline; at least 1.
         seed: Of examples, finetuning, random vectors and resampling.
         prompt_format: See `format_prompt`.
         batch_size: Prompts run at once.
@@ -116,7 +116,7 @@ def compare(
             the context together with examples, or a chat template that takes no system prompt; before the model runs.
     """
     adapter = adapt(model)
-    _check(vectors[layer].name, test, train, baselines, n_random)
+    _check(vectors[layer].name, test, train, baselines, n_nulls)
     chosen: PromptFormat = prompt_format or default_format(adapter)
     conditions = _conditions(test, train, baselines, prompts, shots, seed, chosen)
     training: dict[str, Any] = {
@@ -145,7 +145,7 @@ def compare(
             condition.items,
             layers=[layer],
             multipliers=multipliers,
-            n_random=n_random,
+            n_nulls=n_nulls,
             seed=seed,
             prompt_format=chosen,
             system=condition.system,
@@ -182,7 +182,7 @@ def applicable(
     return found, reasons
 
 
-def verdict(table: pd.DataFrame) -> list[str]:
+def describe_baselines(table: pd.DataFrame) -> list[str]:
     """A comparison in sentences, each with the numbers behind it: what each does alone, who wins, what CAA adds.
 
     Args:
@@ -204,9 +204,9 @@ def verdict(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _check(name: str, test: ContrastDataset, train: ContrastDataset, baselines: Sequence[str], n_random: int) -> None:
-    if n_random < 1:
-        raise ValueError(f"n_random is {n_random}: no effect is given without its null, so give 1 or more, as 100")
+def _check(name: str, test: ContrastDataset, train: ContrastDataset, baselines: Sequence[str], n_nulls: int) -> None:
+    if n_nulls < 1:
+        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 100")
     if unknown := [each for each in baselines if each not in get_args(Baseline)]:
         raise ValueError(f"baselines {unknown} are not known: give some of {', '.join(get_args(Baseline))}")
     if len(set(baselines)) < len(baselines):

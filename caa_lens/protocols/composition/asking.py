@@ -160,7 +160,7 @@ def changes(frame: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
         ValueError: As `compared`.
     """
     if missing := sorted(set(_NEEDED) - set(frame.columns)):
-        raise ValueError(f"this is not a frame of ask() or together(): it lacks the columns {', '.join(missing)}")
+        raise ValueError(f"this is not a frame of ask() or sweep_together(): it lacks the columns {', '.join(missing)}")
     found: dict[str, dict[str, pd.DataFrame]] = {}
     for behavior, part in frame.groupby("behavior", sort=False):
         if UNSTEERED not in set(part["way"]):

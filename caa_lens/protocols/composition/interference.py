@@ -32,12 +32,12 @@ TOGETHER, EXPECTED, INTERFERENCE = "together", "expected", "interference"
 _RESERVED = {UNSTEERED, TOGETHER, EXPECTED, INTERFERENCE}
 
 
-def together(
+def sweep_together(
     model: HookedModel,
     parts: Mapping[str, SteeringVector | Intervention],
     items: Mapping[str, ContrastDataset],
     *,
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -51,7 +51,7 @@ def together(
         parts: By behaviour, its vector and how much of it, as in ``{"refusal": vectors[13] * 1.5}``. Parts of different
             layers are simultaneous steering; those of one layer add up there, as one `combined` vector does.
         items: By behaviour, under the same names; items that no vector was made from.
-        n_random: So many random vectors for each part, of its norm and at its layer.
+        n_nulls: So many random vectors for each part, of its norm and at its layer.
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -71,15 +71,15 @@ def together(
     import pandas as pd
 
     found = {name: as_interventions(part)[0] for name, part in parts.items()}
-    _check(found, items, n_random)
-    randoms = {name: random_parts(part, name, n_random, seed) for name, part in found.items()}
+    _check(found, items, n_nulls)
+    randoms = {name: random_parts(part, name, n_nulls, seed) for name, part in found.items()}
     frames: list[pd.DataFrame] = []
     for name, asked in items.items():
         ways: dict[str, tuple[Recipe, str, str, int]] = {
             part: (each, "alone", part, -1) for part, each in found.items()
         }
         ways[TOGETHER] = ([*found.values()], TOGETHER, "", -1)
-        for draw in range(n_random):
+        for draw in range(n_nulls):
             drawn = {part: randoms[part][draw] for part in found}
             ways |= {f"random-{draw} for {part}": (each, "random", part, draw) for part, each in drawn.items()}
             others = [each for part, each in drawn.items() if part != name]
@@ -101,7 +101,7 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
     """What every vector does to every behaviour's items, alone, together, and beyond what was to be expected.
 
     Args:
-        frame: As `together` returns it.
+        frame: As `sweep_together` returns it.
         n_bootstrap: As for `compared`.
         seed: As for `compared`.
 
@@ -114,13 +114,13 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
         with random others, and ``beats_random`` the share of them that is smaller in size; NaN for the other two rows.
 
     Raises:
-        ValueError: If the frame is not one of `together`, and as `compared`.
+        ValueError: If the frame is not one of `sweep_together`, and as `compared`.
     """
     import numpy as np
     import pandas as pd
 
     if missing := sorted({"kind", "part", "draw"} - set(frame.columns)):
-        raise ValueError(f"this is not a frame of together(): it lacks the columns {', '.join(missing)}")
+        raise ValueError(f"this is not a frame of sweep_together(): it lacks the columns {', '.join(missing)}")
     measured = compared(frame[frame["draw"] < 0], n_bootstrap=n_bootstrap, seed=seed)
     rows: list[dict[str, Any]] = []
     for behavior, values in changes(frame).items():
@@ -128,13 +128,13 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
         part = frame[frame["behavior"] == behavior]
         groups, draws = groups_and_draws(part, n_bootstrap, seed)
         parts = part.loc[part["kind"] == "alone", "part"].drop_duplicates().tolist()
-        n_random = int(part["draw"].max()) + 1
+        n_nulls = int(part["draw"].max()) + 1
         expected = np.sum([odds[name] for name in parts], axis=0)
         computed = {EXPECTED: expected, INTERFERENCE: odds[TOGETHER] - expected}
-        nulls = {name: [odds[f"random-{draw} for {name}"] for draw in range(n_random)] for name in parts}
+        nulls = {name: [odds[f"random-{draw} for {name}"] for draw in range(n_nulls)] for name in parts}
         nulls[INTERFERENCE] = [
             odds[f"with random-{draw}"] - odds[behavior] - sum(nulls[name][draw] for name in parts if name != behavior)
-            for draw in range(n_random)
+            for draw in range(n_nulls)
         ]
         seen: Any = (
             measured[measured["behavior"] == behavior].drop(columns="behavior").set_index("way").to_dict("index")
@@ -155,7 +155,7 @@ def interference(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0)
     """One row a behaviour: does its vector still work among the others?
 
     Args:
-        frame: As `together` returns it.
+        frame: As `sweep_together` returns it.
         n_bootstrap: As for `compared`.
         seed: As for `compared`.
 
@@ -197,19 +197,19 @@ def interference(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0)
 
 def random_parts(part: Intervention, name: str, n: int, seed: int) -> list[Intervention]:
     """So many interventions like this one, each with a random vector of the same norm in its place."""
-    named = replace(part.vector.alone(), name=name)
+    named = replace(part.vector.as_set(), name=name)
     return [replace(part, vector=each[part.layer]) for each in random_like(named, n, seed)]
 
 
-def _check(parts: Mapping[str, Intervention], items: Mapping[str, ContrastDataset], n_random: int) -> None:
+def _check(parts: Mapping[str, Intervention], items: Mapping[str, ContrastDataset], n_nulls: int) -> None:
     if len(parts) < 2:
         raise ValueError(f"parts are {list(parts)}: give the vectors of two or more behaviours")
     if set(parts) != set(items):
         raise ValueError(f"parts are named {sorted(parts)} and items {sorted(items)}: give both under the same names")
     if taken := [name for name in parts if name in _RESERVED or name.startswith(("random-", "with random-"))]:
         raise ValueError(f"a behaviour is named {taken[0]!r}, as a row of the results is: rename it")
-    if n_random < 1:
-        raise ValueError(f"n_random is {n_random}: no interference is given without its null, so give 1 or more, as 20")
+    if n_nulls < 1:
+        raise ValueError(f"n_nulls is {n_nulls}: no interference is given without its null, so give 1 or more, as 20")
     if nothing := [name for name, part in parts.items() if not part.multiplier or not part.vector.norm()]:
         raise ValueError(f"the part of {nothing[0]} adds nothing: give vectors and multipliers that are not 0")
 

@@ -54,7 +54,7 @@ def combined(
             "give vectors of one site"
         )
     _check_models(vectors)
-    total = torch.stack([weights[name] * vector.value.double() for name, vector in vectors.items()]).sum(dim=0)
+    total = torch.stack([weights[name] * vector.values.double() for name, vector in vectors.items()]).sum(dim=0)
     told = how if isinstance(how, str) else " + ".join(f"{weights[name]:g} x {name}" for name in vectors)
     return SteeringVector(total.float(), first.layer, _joined(vectors, f"combined: {told}"), " + ".join(vectors))
 

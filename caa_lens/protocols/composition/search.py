@@ -83,7 +83,7 @@ def search_coefficients(
     min_mass: float = 0.0,
     max_evaluations: int = 1000,
     cells: Path | None = None,
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -108,7 +108,7 @@ def search_coefficients(
             items, are out.
         max_evaluations: A search that needs more is refused.
         cells: A .json file for the evaluations, to go on from after a stop; None keeps them in memory.
-        n_random: So many random vectors beside the chosen ones, on the test items.
+        n_nulls: So many random vectors beside the chosen ones, on the test items.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -124,7 +124,7 @@ def search_coefficients(
             conditions out of range, more evaluations than allowed, or a file of another search. After the search: if no
             candidate is permitted; the message says how near the nearest came.
     """
-    _check(vectors, dev, test, max_outside, min_mass, n_random)
+    _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if sign not in (-1, 1) or not coefficients or not all(0 < each < math.inf for each in coefficients):
         raise ValueError(f"coefficients {list(coefficients)}, sign {sign}: give numbers above 0, and a sign of 1 or -1")
     grid = {name: [Intervention(vector, sign * each) for each in coefficients] for name, vector in vectors.items()}
@@ -143,7 +143,7 @@ def search_coefficients(
         candidates = [[{name: part} for part in of_one] for name, of_one in grid.items()]
     with _bar(progress, sum(map(len, candidates))) as bar:
         chosen = [search.best(of_one, bar) for of_one in candidates]
-    return _found(model, chosen, search, test, n_random, seed, options)
+    return _found(model, chosen, search, test, n_nulls, seed, options)
 
 
 def search_layers(
@@ -159,7 +159,7 @@ def search_layers(
     min_mass: float = 0.0,
     max_evaluations: int = 1000,
     cells: Path | None = None,
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -182,7 +182,7 @@ def search_layers(
         min_mass: See `search_coefficients`.
         max_evaluations: A search that needs more is refused.
         cells: See `search_coefficients`.
-        n_random: See `search_coefficients`.
+        n_nulls: See `search_coefficients`.
         seed: See `search_coefficients`.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -195,7 +195,7 @@ def search_layers(
     Raises:
         ValueError: As `search_coefficients`, and for fewer layers than behaviours, or a layer that vectors lack.
     """
-    _check(vectors, dev, test, max_outside, min_mass, n_random)
+    _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if how not in ("every", "greedy"):
         raise ValueError(f"how is {how!r}: give 'every' or 'greedy'")
     amounts = dict(coefficients) if isinstance(coefficients, Mapping) else dict.fromkeys(vectors, float(coefficients))
@@ -228,7 +228,7 @@ def search_layers(
             for name, of_layers in grid.items():
                 taken = {part.layer for part in best.values()}
                 best = search.best([{**best, name: part} for at, part in of_layers.items() if at not in taken], bar)
-    return _found(model, [best], search, test, n_random, seed, options)
+    return _found(model, [best], search, test, n_nulls, seed, options)
 
 
 def _found(
@@ -236,7 +236,7 @@ def _found(
     chosen: Sequence[Parts],
     search: Evaluations,
     test: Mapping[str, ContrastDataset],
-    n_random: int,
+    n_nulls: int,
     seed: int,
     options: dict[str, Any],
 ) -> Found:
@@ -246,9 +246,9 @@ def _found(
 
     rows: list[dict[str, Any]] = []
     for parts in chosen:
-        randoms = {name: random_parts(part, name, n_random, seed) for name, part in parts.items()}
+        randoms = {name: random_parts(part, name, n_nulls, seed) for name, part in parts.items()}
         for name, part in parts.items():
-            nulls = {f"random-{draw}": [of_one[draw] for of_one in randoms.values()] for draw in range(n_random)}
+            nulls = {f"random-{draw}": [of_one[draw] for of_one in randoms.values()] for draw in range(n_nulls)}
             ways = {"chosen": [*parts.values()], "alone": part, **nulls}
             table = compared(ask(model, ways, test[name], **options), seed=seed).set_index("way")
             own, null = table.to_dict("index")["chosen"], table.loc[[*nulls], "effect"].to_numpy()
@@ -256,7 +256,7 @@ def _found(
             row: dict[str, Any] = {"behavior": name, "layer": part.layer, "multiplier": part.multiplier}
             row |= {"n_items": int(own["n_items"])}
             row |= {key: own[key] for key in ("effect", "effect_low", "effect_high", "mass", "outside")}
-            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign, "n_random": n_random}
+            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign, "n_random": n_nulls}
             row |= dict(zip(("random_low", "random_high"), np.quantile(null, [0.025, 0.975]), strict=True))
             row |= {"beats_random": float((null * sign < own["effect"] * sign).mean())}
             rows.append(row | ({"effect_alone": table.loc["alone", "effect"]} if len(parts) > 1 else {}))
@@ -269,7 +269,7 @@ def _check(
     test: Mapping[str, ContrastDataset],
     max_outside: float,
     min_mass: float,
-    n_random: int,
+    n_nulls: int,
 ) -> None:
     if not vectors or not set(vectors) == set(dev) == set(test):
         raise ValueError(
@@ -278,10 +278,10 @@ def _check(
         )
     for name in vectors:
         check_apart({f"dev of {name}": dev[name], f"test of {name}": test[name]})
-    if not 0 <= max_outside <= 1 or not 0 <= min_mass <= 1 or n_random < 1:
+    if not 0 <= max_outside <= 1 or not 0 <= min_mass <= 1 or n_nulls < 1:
         raise ValueError(
-            f"max_outside {max_outside}, min_mass {min_mass}, n_random {n_random}: the first two are from 0 to 1, and "
-            "no effect is given without its null, so n_random is 1 or more"
+            f"max_outside {max_outside}, min_mass {min_mass}, n_nulls {n_nulls}: the first two are from 0 to 1, and "
+            "no effect is given without its null, so n_nulls is 1 or more"
         )
 
 

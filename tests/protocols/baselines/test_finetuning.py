@@ -147,7 +147,7 @@ def test_everything_works_on_a_finetuned_model(model: Any) -> None:
     for index, lesson in enumerate(lessons_of(tuned, PAIRS.pairs)):
         for multiplier in (0.0, 1.0):
             prompt = len(sweeps._item(adapt(tuned), PAIRS[index], index, None, None).prompt)
-            edits = [(1, vectors[1].value * multiplier)] if multiplier else []
+            edits = [(1, vectors[1].values * multiplier)] if multiplier else []
             slow = plain_logits(tuned, lesson.ids, edits, prompt)[-1].log_softmax(-1)[lesson.target]
             row = frame[(frame["item"] == index) & (frame["multiplier"] == multiplier)].iloc[0]
             assert row["logp_matching"] == pytest.approx(float(slow), abs=1e-3)
