@@ -176,6 +176,7 @@ def check_examples(page: str, also: tuple[str, ...] = ()) -> int:
     return checked
 
 
+@pytest.mark.examples
 @pytest.mark.usefixtures("_quiet")
 @pytest.mark.parametrize("page", RUN)
 def test_examples_print_what_is_shown(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +184,7 @@ def test_examples_print_what_is_shown(page: str, tmp_path: Path, monkeypatch: py
     assert check_examples(page)
 
 
+@pytest.mark.examples
 @pytest.mark.usefixtures("_quiet")
 def test_published_results_are_what_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
