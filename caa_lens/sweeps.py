@@ -3,7 +3,7 @@
 Each item is a question with two answers. Its prompt is run once; every cell of the sweep is then a branch of one or two
 steered tokens (`caa_lens.engine.branching`), and what is kept of it are the log-probabilities of the two answers at the
 first token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). Norm-matched
-random vectors go through the same cells. `caa_lens.evaluation.choices.summarize` turns the frame into effects and
+random vectors go through the same cells. `caa_lens.summarize` turns the frame into effects and
 intervals.
 """
 
@@ -83,7 +83,7 @@ def sweep(
         layers: Layers to steer; None for all that the vectors have.
         multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
         n_nulls: So many random vectors of each layer's norm go through the same cells.
-        nulls: Other vectors that do, such as `caa_lens.extraction.nulls.null_vectors` gives, under their own names; for
+        nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives, under their own names; for
             several behaviours, a mapping by behaviour.
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.

@@ -138,7 +138,7 @@ def capabilities(
         layers: Layers to steer; None for all that the vectors have.
         multipliers: 0, against which every change is measured, is added where it is missing.
         n_nulls: So many random vectors of each layer's norm go through the same cells.
-        nulls: Other vectors that do, such as `caa_lens.extraction.nulls.null_vectors` gives.
+        nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives.
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.
         system: A system prompt for every question.

@@ -126,7 +126,7 @@ def test_a_local_model_judges(answered: Path, tiny_path: Any, tmp_path: Path, mo
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Answers every request with a 4, and notes it: the server is in tests/evaluation/test_endpoint.py."""
+    """Answers every request with a 4, and notes it: the server is in tests/judging/test_endpoint.py."""
     bodies: list[Any] = []
 
     def send(judge: Any, client: Any, pace: Any, body: Any) -> tuple[str, str]:
