@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
 from caa_lens.evaluation.choices import choose_layer, summarize
 from caa_lens.evaluation.items import steerability_summary, swapped
 from caa_lens.evaluation.reliability import directional_agreement, separability, split_half
@@ -37,14 +37,15 @@ OF_READING = ("agreement", "reliability", "reliability_low", "d_prime", "share_o
 
 def assess(
     model: HookedModel,
-    train: ContrastDataset,
-    dev: ContrastDataset,
-    test: ContrastDataset,
+    train: Pairs,
+    dev: Pairs,
+    test: Pairs,
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_nulls: int = 100,
+    n_nulls: int = 20,
     seed: int = 0,
+    read: str | int = "answer_letter",
     site: str = "resid_post",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -57,13 +58,14 @@ def assess(
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
-        train: What the vector is made from.
+        train: What the vector is made from; a dataset, or a list of contrast pairs or triples, as the other two.
         dev: What the layer is chosen on, by `choose_layer`.
         test: What is reported.
         layers: To choose from; None for all.
         multipliers: At least one that is not 0; positive and negative ones are reported apart.
         n_nulls: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`.
         seed: Of the nulls and of all resampling.
+        read: Where vectors are read, see `extract_vectors`; for answers that are no letters, ``"answer_end"``.
         site: Where in each block the vector is read and added; see `extract_vectors`.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -85,19 +87,23 @@ def assess(
     Raises:
         ValueError: For sets that share a question, or as `extract_activations` and `sweep` say; before the model runs.
     """
+    train, dev, test = as_dataset(train), as_dataset(dev), as_dataset(test)
     _check(train, dev, test, multipliers)
     _check_nulls(n_nulls)
+    name = train.name.partition("/")[0]
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
 
     def bar(text: str) -> str | bool:
-        return f"{text} {train.name.partition('/')[0]}" if progress else False
+        return f"{text} {name}" if progress else False
 
-    activations = extract_activations(model, train, layers=layers, site=site, progress=bar("extracting"), **options)
+    place: dict[str, Any] = {"layers": layers, "read": read, "site": site}
+    activations = extract_activations(model, train, progress=bar("extracting"), **place, **options)
     vectors = activations.vectors()
     on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
     layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
     there = _at_layer(activations, layer)
-    measured = measure(model, there, test, multipliers=multipliers, n_nulls=n_nulls, seed=seed, progress=bar, **options)
+    tested: dict[str, Any] = {"multipliers": multipliers, "n_nulls": n_nulls, "seed": seed, "read": read}
+    measured = measure(model, there, test, progress=bar, **tested, **options)
     return tabulate(measured, seed=seed)
 
 
@@ -120,10 +126,10 @@ class Measured:
 def measure(
     model: HookedModel,
     activations: ContrastActivations,
-    test: ContrastDataset,
+    test: Pairs,
     *,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_nulls: int = 100,
+    n_nulls: int = 20,
     seed: int = 0,
     read: str | int = "answer_letter",
     prompt_format: PromptFormat | None = None,
@@ -151,6 +157,7 @@ def measure(
     """
     import pandas as pd
 
+    test = as_dataset(test)
     _check_nulls(n_nulls)
     if len(activations.layers) != 1:
         raise ValueError(
@@ -289,7 +296,7 @@ def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, 
 
 def _check_nulls(n_nulls: int) -> None:
     if n_nulls < 1:
-        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 100")
+        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 20")
 
 
 def _at_layer(activations: ContrastActivations, layer: int) -> ContrastActivations:
