@@ -1,4 +1,4 @@
-"""Whatever takes pairs takes a dataset, pairs or triples; whatever takes vectors takes one; free text can be assessed."""
+"""Pairs are a dataset, pairs or triples; vectors are a set or one vector; and free text can be assessed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def triples(words: str, *, lettered: bool = True) -> list[tuple[str, str, str]]:
     return [(CHOICES.format(word), *sides[index % 2]) for index, word in enumerate(words.split())]
 
 
-TRAIN, DEV, TEST = triples("one two three four five six"), triples("seven eight nine ten"), triples("red blue green tan")
+TRAIN, DEV, TEST = (
+    triples("one two three four five six"),
+    triples("seven eight nine ten"),
+    triples("red blue green tan"),
+)
 
 
 def as_pairs(of: list[tuple[str, str, str]]) -> list[caa.ContrastPair]:
@@ -75,28 +79,30 @@ TAKES_PAIRS = {
     "at_budget": lambda m, v, give: selection.at_budget(m, v, give(DEV), NEUTRAL, 0.01, n_nulls=1),
     "across_layers": lambda m, v, give: transfer.across_layers(m, v, give(TEST), n_nulls=1),
     "across_models": lambda m, v, give: transfer.across_models(m, {"own": v}, give(TEST), n_nulls=1),
-    "across_prompts": lambda m, v, give: (
-        transfer.across_prompts(m, give(TRAIN), give(TEST), formats=("base", "plain"), layers=[1], n_nulls=1)
+    "across_prompts": lambda m, v, give: transfer.across_prompts(
+        m, give(TRAIN), give(TEST), formats=("base", "plain"), layers=[1], n_nulls=1
     ),
     "compare": lambda m, v, give: comparison.compare(
         m, v, give(TEST), train=give(TRAIN), layer=1, baselines=["few_shot"], shots=1, n_nulls=1
     ),
-    "applicable": lambda m, v, give: (
-        comparison.applicable(m, give(TEST), train=give(TRAIN), baselines=["few_shot"], shots=1)
+    "applicable": lambda m, v, give: comparison.applicable(
+        m, give(TEST), train=give(TRAIN), baselines=["few_shot"], shots=1
     ),
     "few_shot": lambda m, v, give: list(prompting.few_shot(give(TEST), give(TRAIN), k=2)),
     "finetune": lambda m, v, give: finetuning.finetune(m, give(TRAIN), epochs=0).W_E.detach(),
     "after_answers": lambda m, v, give: after_answers(m, give(TEST), max_new_tokens=2),
     "ask": lambda m, v, give: ask(m, {"on": v[1]}, give(TEST)),
-    "sweep_together": lambda m, v, give: (
-        sweep_together(m, {"a": v[1], "b": v[2]}, {"a": give(TEST), "b": give(DEV)}, n_nulls=1)
+    "sweep_together": lambda m, v, give: sweep_together(
+        m, {"a": v[1], "b": v[2]}, {"a": give(TEST), "b": give(DEV)}, n_nulls=1
     ),
-    "search_coefficients": lambda m, v, give: search_coefficients(
-        m, {"a": v[1]}, {"a": give(DEV)}, {"a": give(TEST)}, coefficients=[1.0], max_outside=1.0, n_nulls=1
-    ).table,
-    "search_layers": lambda m, v, give: search_layers(
-        m, {"a": v}, {"a": give(DEV)}, {"a": give(TEST)}, max_outside=1.0, n_nulls=1
-    ).table,
+    "search_coefficients": lambda m, v, give: (
+        search_coefficients(
+            m, {"a": v[1]}, {"a": give(DEV)}, {"a": give(TEST)}, coefficients=[1.0], max_outside=1.0, n_nulls=1
+        ).table
+    ),
+    "search_layers": lambda m, v, give: (
+        search_layers(m, {"a": v}, {"a": give(DEV)}, {"a": give(TEST)}, max_outside=1.0, n_nulls=1).table
+    ),
     "crossed": lambda m, v, give: crossed({"a": v}, {"a": give(TEST)}, {"a": 1})["items"]["a"].pairs,
     "swapped": lambda m, v, give: swapped(give(TEST)).pairs,
     "early_layer": lambda m, v, give: early_layer(m, v, give(TEST)),
@@ -131,12 +137,10 @@ TAKES_VECTORS = {
     "at_equal_damage": lambda m, v: at_equal_damage(m, v, NEUTRAL, 0.01),
     "across_layers": lambda m, v: transfer.across_layers(m, v, TEST, used_at=[2], n_nulls=1),
     "across_models": lambda m, v: transfer.across_models(m, {"own": v}, TEST, n_nulls=1),
-    "compare": lambda m, v: (
-        comparison.compare(m, v, TEST, train=TRAIN, layer=1, baselines=["few_shot"], shots=1, n_nulls=1)
+    "compare": lambda m, v: comparison.compare(
+        m, v, TEST, train=TRAIN, layer=1, baselines=["few_shot"], shots=1, n_nulls=1
     ),
-    "search_layers": lambda m, v: (
-        search_layers(m, {"a": v}, {"a": DEV}, {"a": TEST}, max_outside=1.0, n_nulls=1).table
-    ),
+    "search_layers": lambda m, v: search_layers(m, {"a": v}, {"a": DEV}, {"a": TEST}, max_outside=1.0, n_nulls=1).table,
     "crossed": lambda m, v: crossed({"a": v}, {"a": TEST}, {"a": 1})["vectors"]["a"],
     "early_layer": lambda m, v: early_layer(m, v, TEST),
     "cosine": lambda m, v: analysis.cosine(v, v),

@@ -90,12 +90,8 @@ def assess(
     train, dev, test = as_dataset(train), as_dataset(dev), as_dataset(test)
     _check(train, dev, test, multipliers)
     _check_nulls(n_nulls)
-    name = train.name.partition("/")[0]
+    bar = _bars(progress, train.name.partition("/")[0])
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-
-    def bar(text: str) -> str | bool:
-        return f"{text} {name}" if progress else False
-
     place: dict[str, Any] = {"layers": layers, "read": read, "site": site}
     activations = extract_activations(model, train, progress=bar("extracting"), **place, **options)
     vectors = activations.vectors()
@@ -103,7 +99,7 @@ def assess(
     layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
     there = _at_layer(activations, layer)
     tested: dict[str, Any] = {"multipliers": multipliers, "n_nulls": n_nulls, "seed": seed, "read": read}
-    measured = measure(model, there, test, progress=bar, **tested, **options)
+    measured = measure(model, there, test, progress=progress, **tested, **options)
     return tabulate(measured, seed=seed)
 
 
@@ -135,7 +131,7 @@ def measure(
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     batch_size: int | None = None,
-    progress: Callable[[str], str | bool] = lambda stage: False,
+    progress: bool = False,
 ) -> Measured:
     """Everything that `assess` needs of the model, once there is a layer.
 
@@ -150,7 +146,7 @@ def measure(
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
         batch_size: Prompts run at once.
-        progress: Given a stage, the text of its progress bar, or False for none.
+        progress: Show progress bars.
 
     Raises:
         ValueError: For activations of several layers, and as `sweep`.
@@ -165,20 +161,20 @@ def measure(
             "extract_activations(..., layers=[layer])"
         )
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    layers = activations.layers
+    layers, bar = activations.layers, _bars(progress, activations.name)
     place: dict[str, Any] = {"layers": layers, "site": activations.provenance.site, "read": read}
-    held_out = extract_activations(model, test, progress=progress("reading"), **place, **options)
+    held_out = extract_activations(model, test, progress=bar("reading"), **place, **options)
     vector = activations.vectors()
     nulls = [
         null for kind in KINDS for null in null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations)
     ]
     asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, **options}
-    items = sweep(model, vector, test, nulls=nulls, progress=progress("measuring"), **asked)
+    items = sweep(model, vector, test, nulls=nulls, progress=bar("measuring"), **asked)
     both_ways = _asked_twice(test)
     if both_ways is None:
         twice = items.iloc[:0]
     else:
-        twice = sweep(model, vector, both_ways, progress=progress("asking again of"), **asked)
+        twice = sweep(model, vector, both_ways, progress=bar("asking again of"), **asked)
     halves, along = split_half(activations, seed=seed).iloc[0], separability(activations, held_out).iloc[0]
     reading = {
         "behavior": vector.name,
@@ -286,6 +282,11 @@ def _about_nulls(at: str, row: Mapping[str, Any]) -> list[str]:
         if row.get(f"n_{kind}", 0) and row[f"beats_{kind}"] == row[f"beats_{kind}"]
     ]
     return [f"{at} it beats {', '.join(beaten)} vectors of the same norm."] if beaten else []
+
+
+def _bars(progress: bool, name: str) -> Callable[[str], str | bool]:
+    """The text of each stage's progress bar, or False for none."""
+    return lambda stage: f"{stage} {name}" if progress else False
 
 
 def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, multipliers: Sequence[float]) -> None:

@@ -36,7 +36,7 @@ def continuations(
     n_samples: int = 1,
     max_new_tokens: int = 40,
     sampling: Mapping[str, float] = PAPER_SAMPLING,
-    n_nulls: int = 5,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = "plain",
     system: str | None = None,

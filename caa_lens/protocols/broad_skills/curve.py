@@ -32,7 +32,7 @@ def skill_curve(
     other: Sequence[str],
     *,
     coefficients: Sequence[float] = COEFFICIENTS,
-    n_nulls: int = 10,
+    n_nulls: int = 20,
     keep: float = 0.0,
     max_tokens: int | None = None,
     seed: int = 0,
@@ -124,7 +124,7 @@ def check_curve(coefficients: Sequence[float], n_nulls: int, keep: float) -> lis
     if not 0 <= keep <= 1 or n_nulls < 1:
         raise ValueError(
             f"keep {keep}, n_nulls {n_nulls}: keep is a share from 0 to 1, and no accuracy is given without its "
-            "control, so n_nulls is 1 or more, as 10"
+            "control, so n_nulls is 1 or more, as 20"
         )
     return steps
 
