@@ -285,9 +285,9 @@ def describe_tokens(
     model: HookedModel | Adapter,
     prompt: str | ContrastPair,
     *,
+    read: str | int = "answer_letter",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    read: str | int = "answer_letter",
 ) -> list[TokenRow]:
     """Which tokens are read and which are steered, for a prompt or for the positive side of a contrast pair.
 

@@ -66,11 +66,11 @@ def sweep(
     n_nulls: int = 0,
     nulls: Sequence[SteeringVectors] | Mapping[str, Sequence[SteeringVectors]] = (),
     seed: int = 0,
-    prompt_format: PromptFormat | None = None,
-    system: str | None = None,
-    site: str | None = None,
     operation: Operation = ADD,
     when: Condition | None = None,
+    site: str | None = None,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> pd.DataFrame:
@@ -86,12 +86,12 @@ def sweep(
         nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives, under their own names; for
             several behaviours, a mapping by behaviour.
         seed: Of the random vectors.
-        prompt_format: See `format_prompt`.
-        system: A system prompt for every item.
-        site: Where in the block to steer; None for where the vectors were read.
         operation: What is done with the vectors, the multiplier being how much of it; see
             `caa_lens.interventions.operations`.
         when: Steer only items whose prompt this holds for; it is decided once an item, on the unsteered prompt.
+        site: Where in the block to steer; None for where the vectors were read.
+        prompt_format: See `format_prompt`.
+        system: A system prompt for every item.
         batch_size: Prompts run at once.
         progress: Show a progress bar, under this text where it is one.
 

@@ -18,15 +18,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.extraction.extraction import ContrastActivations
-from caa_lens.vectors.vectors import SteeringVectors, describe_layers
+from caa_lens.vectors.vectors import Vectors, as_vectors, describe_layers
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Activations = ContrastActivations | Mapping[str, ContrastActivations]
-Datasets = ContrastDataset | Mapping[str, ContrastDataset]
+Datasets = Pairs | Mapping[str, Pairs]
 
 
 def pca(
@@ -157,7 +157,7 @@ def separation(
     return pd.DataFrame(rows)
 
 
-def relative_norms(vectors: SteeringVectors, activations: ContrastActivations) -> pd.DataFrame:
+def relative_norms(vectors: Vectors, activations: ContrastActivations) -> pd.DataFrame:
     """How long a vector is beside the stream it is added to, at each layer that both have.
 
     A multiplier means little by itself: at an early layer a vector may be as long as the stream, at a late one a tenth
@@ -172,6 +172,7 @@ def relative_norms(vectors: SteeringVectors, activations: ContrastActivations) -
     """
     import pandas as pd
 
+    vectors = as_vectors(vectors)
     shared = [layer for layer in vectors.layers if layer in activations.layers]
     if not shared or vectors.d_model != activations.positive.shape[-1]:
         raise ValueError(
@@ -202,7 +203,8 @@ def _letters(
     """For each behaviour, the letter of every pair's matching answer and of its other one."""
     if pairs is None:
         return {behavior: ([""] * len(each.pair_ids), [""] * len(each.pair_ids)) for behavior, each in named.items()}
-    datasets = {next(iter(named)): pairs} if isinstance(pairs, ContrastDataset) else dict(pairs)
+    given = pairs if isinstance(pairs, Mapping) else {next(iter(named)): pairs}
+    datasets = {name: as_dataset(each) for name, each in given.items()}
     if set(datasets) != set(named):
         raise ValueError(
             f"activations are named {sorted(named)} and pairs {sorted(datasets)}: give both under the same names"

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any, Literal, cast, overload
 
 from caa_lens.datasets.records import Problems, check_record, read_records
+from caa_lens.datasets.splitting import share_out
 from caa_lens.files.bundled import data_dir
+from caa_lens.files.messages import shown
 from caa_lens.files.whole import write_whole
 
 OtherAnswers = Literal["error", "keep", "drop"]
@@ -182,7 +184,7 @@ class ContrastDataset(Sequence[ContrastPair]):
                 f"{self.name!r} has {len(self)} pairs with {len(groups)} different prompts: a split into train, dev "
                 "and test needs at least 3 different prompts"
             )
-        chosen = _share_out(list(groups.values()), [pair.letter or "" for pair in self.pairs], fractions, seed)
+        chosen = share_out(list(groups.values()), [pair.letter or "" for pair in self.pairs], fractions, seed)
         train, dev, test = [
             self._select(sorted(indices), f"{self.name}/{part}", f"{part} split {fractions}, seed {seed}")
             for part, indices in zip(("train", "dev", "test"), chosen, strict=True)
@@ -216,6 +218,26 @@ class ContrastDataset(Sequence[ContrastPair]):
         pairs = tuple(self.pairs[index] for index in indices)
         n_other = sum({pair.positive, pair.negative} != {"(A)", "(B)"} for pair in pairs)
         return ContrastDataset(name, pairs, f"{self.origin}, {what}", _report(pairs, len(pairs), n_other, 0))
+
+
+Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
+"""Whatever takes pairs takes a dataset, or a list of pairs or of ``(prompt, positive, negative)`` triples."""
+
+
+def as_dataset(pairs: Pairs) -> ContrastDataset:
+    """A dataset as it is, and pairs or triples as a dataset called ``custom``, an empty prompt allowed.
+
+    Raises:
+        TypeError: for a string: the name of a behaviour is not its pairs.
+        ValueError: no pairs, and as `ContrastDataset.from_pairs`.
+    """
+    if isinstance(pairs, ContrastDataset):
+        return pairs
+    if isinstance(pairs, str):
+        raise TypeError(f"pairs is the string {shown(pairs)}: load them first, with load_contrast_pairs(...)")
+    if not len(pairs):
+        raise ValueError("no contrast pairs were given: at least one is needed")
+    return ContrastDataset.from_pairs(pairs, allow_empty_prompt=True)
 
 
 def check_apart(sets: Mapping[str, Iterable[ContrastPair]]) -> None:
@@ -357,26 +379,6 @@ def _report(pairs: Sequence[ContrastPair], n_read: int, n_other: int, n_stripped
 
 def _letters(pairs: Iterable[ContrastPair]) -> dict[str, int]:
     return dict(sorted(Counter(pair.letter or "other" for pair in pairs).items()))
-
-
-def _share_out(
-    groups: list[list[int]], letters: Sequence[str], fractions: Sequence[float], seed: int
-) -> list[list[int]]:
-    """Deal groups of indices into parts, letter by letter, each to the part that lacks most; no part stays empty."""
-    generator = random.Random(seed)
-    generator.shuffle(groups)
-    groups.sort(key=lambda group: sorted(letters[index] for index in group))
-    parts: list[list[list[int]]] = [[] for _ in fractions]
-    sizes = [0] * len(parts)
-    for group in groups:
-        total = sum(sizes) + len(group)
-        neediest = max(range(len(parts)), key=lambda part: fractions[part] * total - sizes[part])
-        parts[neediest].append(group)
-        sizes[neediest] += len(group)
-    for part in parts:
-        if not part:
-            part.append(max(parts, key=len).pop())
-    return [[index for group in part for index in group] for part in parts]
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from caa_lens.files.bundled import data_dir
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
 from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVectors
+from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,7 @@ def load_capabilities(source: str | Path, *, empty_choices: Literal["keep", "dro
 
 def capabilities(
     model: HookedModel,
-    vectors: SteeringVectors,
+    vectors: Vectors,
     sets: CapabilitySet | Sequence[CapabilitySet],
     *,
     layers: Sequence[int] | None = None,
@@ -154,6 +154,7 @@ def capabilities(
     """
     import pandas as pd
 
+    vectors = as_vectors(vectors)
     asked = [sets] if isinstance(sets, CapabilitySet) else list(sets)
     names = [each.name for each in asked]
     if not asked or len(set(names)) < len(names):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
+from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
 from caa_lens.evaluation.choices import balanced, letter_groups, resamplings
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def steerability_summary(frame: pd.DataFrame, n_bootstrap: int = 2000, seed: int
     return pd.DataFrame(rows)
 
 
-def swapped(items: ContrastDataset) -> ContrastDataset:
+def swapped(items: Pairs) -> ContrastDataset:
     r"""The same items with their two choices exchanged, in the question's text and in the answers.
 
     Where the question was ``... (A) yes (B) no`` and the matching answer ``(A)``, it is ``... (A) no (B) yes`` and
@@ -134,6 +134,7 @@ def swapped(items: ContrastDataset) -> ContrastDataset:
         >>> pair.prompt.splitlines()[-2:], pair.positive
         ([' (A) No', ' (B) Yes'], '(B)')
     """
+    items = as_dataset(items)
     pairs = [_exchanged(pair, f"item {index} of {items.name!r}") for index, pair in enumerate(items)]
     found = ContrastDataset.from_pairs(pairs, items.name)
     return replace(found, origin=f"{items.origin}, choices exchanged")

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
 from caa_lens.vectors.provenance import seeded_generator
-from caa_lens.vectors.vectors import SteeringVectors, random_like
+from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors, random_like
 
 KINDS = ("random", "permuted", "shuffled")
 
 
 def null_vectors(
-    vectors: SteeringVectors,
+    vectors: Vectors,
     n: int,
     *,
     kind: str = "random",
@@ -41,6 +41,7 @@ def null_vectors(
     Raises:
         ValueError: For an unknown kind, a negative number, or shuffled nulls without activations of the same layers.
     """
+    vectors = as_vectors(vectors)
     if kind not in KINDS:
         raise ValueError(f"there are no nulls of the kind {kind!r}: give one of {', '.join(KINDS)}")
     if kind == "random":

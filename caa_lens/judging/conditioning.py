@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.engine.branching import check_batch_size, check_context
 from caa_lens.engine.decoding import Sampler, decoding
 from caa_lens.engine.memory import rows_at_once
@@ -31,7 +31,7 @@ SIDES = ("matching", "other")
 
 def after_answers(
     model: HookedModel,
-    items: ContrastDataset,
+    items: Pairs,
     *,
     then: str = "",
     max_new_tokens: int = 100,
@@ -64,6 +64,7 @@ def after_answers(
 
     adapter = adapt(model)
     check_batch_size(batch_size)
+    items = as_dataset(items)
     if not len(items):
         raise ValueError(f"there are no items in {items.name!r}: at least one is needed")
     if max_new_tokens < 1:

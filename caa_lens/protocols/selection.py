@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import Pairs, as_dataset, check_apart
 from caa_lens.evaluation.choices import summarize, summarize_each
 from caa_lens.evaluation.side_effects import at_equal_damage, side_effects
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVectors, random_like
+from caa_lens.vectors.vectors import Vectors, as_vectors, random_like
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ class OperatingPoint:
 
 def damage(
     model: HookedModel,
-    vectors: SteeringVectors,
+    vectors: Vectors,
     texts: Sequence[str],
     *,
     layers: Sequence[int] | None = None,
@@ -75,6 +75,7 @@ def damage(
     """
     import pandas as pd
 
+    vectors = as_vectors(vectors)
     used = vectors.layers if layers is None else check_layers(model, layers)
     cells = [(layer, float(multiplier)) for layer in used for multiplier in multipliers]
     recipes = {f"layer {layer} x {multiplier:g}": vectors[layer] * multiplier for layer, multiplier in cells}
@@ -183,9 +184,9 @@ def selected(
 
 def select(
     model: HookedModel,
-    vectors: SteeringVectors,
-    dev: ContrastDataset,
-    test: ContrastDataset,
+    vectors: Vectors,
+    dev: Pairs,
+    test: Pairs,
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
@@ -227,12 +228,14 @@ def select(
         ValueError: Before the model runs, for sets that share a question, and as `choose` and `sweep` say.
     """
     check_conditions(sign, min_mass, max_kl, measured=bool(texts), multipliers=multipliers)
+    vectors, dev, test = as_vectors(vectors), as_dataset(dev), as_dataset(test)
     check_apart({"dev": dev, "test": test})
+    name = vectors.name
     steps = [sign * float(multiplier) for multiplier in multipliers]
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
 
     def bar(text: str) -> str | bool:
-        return f"{text} {vectors.name}" if progress else False
+        return f"{text} {name}" if progress else False
 
     measured: pd.DataFrame | None = None
     if texts:
@@ -254,8 +257,8 @@ def select(
 
 def at_budget(
     model: HookedModel,
-    vectors: SteeringVectors | Mapping[str, SteeringVectors],
-    items: ContrastDataset,
+    vectors: Vectors | Mapping[str, Vectors],
+    items: Pairs,
     texts: Sequence[str],
     budget: float,
     *,
@@ -302,7 +305,8 @@ def at_budget(
 
     Source: comparison of steering methods at a fixed KL: the steering-lite library.
     """
-    named = {vectors.name: vectors} if isinstance(vectors, SteeringVectors) else dict(vectors)
+    given = vectors if isinstance(vectors, Mapping) else {vectors.name: vectors}
+    named, items = {name: as_vectors(each) for name, each in given.items()}, as_dataset(items)
     if not named:
         raise ValueError("no vectors were given: at least one is needed, such as {'mean difference': vectors}")
     first, *others = named

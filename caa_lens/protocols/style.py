@@ -49,7 +49,7 @@ def style_vectors(
     neutral: Sequence[str] | None = None,
     *,
     layers: Sequence[int] | None = None,
-    read: Literal["end", "mean"] = "end",
+    over: Literal["last", "mean"] = "last",
     site: str = "resid_post",
     name: str = "style",
     max_new_tokens: int = 100,
@@ -65,12 +65,12 @@ def style_vectors(
         texts: Prompts with the own texts. A pair may have texts of any two lengths.
         neutral: An answer in no style to each prompt; None lets the model give its own, greedily.
         layers: None for all.
-        read: ``end`` reads the last token of each text, which has seen all of it; ``mean`` the mean over the text's
+        over: ``last`` reads the last token of each text, which has seen all of it; ``mean`` the mean over the text's
             tokens, of which a long text has a steadier one.
         site: Where in each block to read, and so where the vectors are used; see `extract_vectors`.
         name: Of the vectors.
         max_new_tokens: Length of the neutral answers that the model gives. An answer that is cut off in the middle ends
-            unlike an own text that is whole, which shows in what ``end`` reads: give room enough for whole answers.
+            unlike an own text that is whole, which shows in what ``last`` reads: give room enough for whole answers.
         prompt_format: See `format_prompt`.
         system: A system prompt for every prompt.
         batch_size: Texts run at once.
@@ -83,8 +83,8 @@ def style_vectors(
             where nothing is left of the difference.
     """
     adapter, asked = adapt(model), check_places(model, layers, site)
-    if read not in ("end", "mean"):
-        raise ValueError(f"read {read!r} is not known: give 'end' or 'mean'")
+    if over not in ("last", "mean"):
+        raise ValueError(f"over {over!r} is not known: give 'last' or 'mean'")
     prompts = _check_texts(texts)
     form: Any = {"prompt_format": prompt_format, "system": system}
     own = [format_prompt(adapter, prompt, text, **form) for prompt, text in texts]
@@ -112,7 +112,7 @@ def style_vectors(
             index: int, hook: str, stream: Tensor, *, side: Sequence[FormattedPrompt] = texts_of_side, sign: int = sign
         ) -> None:
             first, after = side[index].spans["answer"]
-            part = stream[after - 1 : after] if read == "end" else stream[first:after]
+            part = stream[after - 1 : after] if over == "last" else stream[first:after]
             total[names[hook]] += sign * part.to("cpu", torch.float64).mean(dim=0)
 
         run_texts(adapter, texts_of_side, list(names), add, batch_size=batch_size)
@@ -124,7 +124,7 @@ def style_vectors(
         model=info.name,
         model_fingerprint=info.fingerprint,
         hook_point=f"hook_{site}",
-        read_position=f"answer_{read}",
+        read_position="answer_end" if over == "last" else "answer_mean",
         prompt_format=prompt_format or default_format(model),
         system_prompt=system,
         weight_processing=info.weight_processing,

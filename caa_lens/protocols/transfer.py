@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from caa_lens.analysis import cosine
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.evaluation.choices import summarize_each
 from caa_lens.extraction.extraction import extract_vectors
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, describe_layers, random_like
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors, describe_layers, random_like
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,8 +53,8 @@ SYSTEM_PROMPTS: dict[str, str | None] = {
 
 def across_layers(
     model: HookedModel,
-    vectors: SteeringVectors,
-    items: ContrastDataset,
+    vectors: Vectors,
+    items: Pairs,
     *,
     made_at: Sequence[int] | None = None,
     used_at: Sequence[int] | None = None,
@@ -99,6 +99,7 @@ def across_layers(
     import numpy as np
 
     check_cells(multipliers, norm)
+    vectors, items = as_vectors(vectors), as_dataset(items)
     sources = vectors.layers if made_at is None else check_layers(model, made_at)
     targets = vectors.layers if used_at is None else check_layers(model, used_at)
     rows = {source: vectors[source] for source in sources}
@@ -127,8 +128,8 @@ def across_layers(
 
 def across_models(
     model: HookedModel,
-    vectors: Mapping[str, SteeringVectors],
-    items: ContrastDataset,
+    vectors: Mapping[str, Vectors],
+    items: Pairs,
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
@@ -171,16 +172,17 @@ def across_models(
     check_cells(multipliers, norm)
     if not vectors:
         raise ValueError("no vectors were given: give the model's own and others, such as {'chat': ..., 'base': ...}")
-    first = next(iter(vectors.values()))
-    if layers is None and len({each.layers for each in vectors.values()}) > 1:
-        have = ", ".join(f"{name!r} has {describe_layers(each.layers)}" for name, each in vectors.items())
+    sets, items = {name: as_vectors(each) for name, each in vectors.items()}, as_dataset(items)
+    first = next(iter(sets.values()))
+    if layers is None and len({each.layers for each in sets.values()}) > 1:
+        have = ", ".join(f"{name!r} has {describe_layers(each.layers)}" for name, each in sets.items())
         raise ValueError(f"the vectors have different layers: {have}; give layers= that all of them have")
     used = first.layers if layers is None else check_layers(model, layers)
-    for name, each in vectors.items():
+    for name, each in sets.items():
         if missing := [layer for layer in used if layer not in each.layers]:
             raise ValueError(f"{name!r} has no vector of layer {describe_layers(missing)}: give layers that all have")
     lengths = [first[layer].norm() for layer in used] if norm == "target" else None
-    ways = {name: _picked(each, used, lengths) for name, each in vectors.items()}
+    ways = {name: _picked(each, used, lengths) for name, each in sets.items()}
     own = next(iter(ways.values()))
     alike = {name: dict(zip(used, cosine(own, way).tolist(), strict=True)) for name, way in ways.items()}
     nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
@@ -188,7 +190,7 @@ def across_models(
     frame, names = _swept(model, ways, items, nulls, layers=used, multipliers=multipliers, progress=progress, **options)
     table = summarize_each(frame, names, seed=seed)
     cells = list(zip(table["vector"], table["layer"], strict=True))
-    table["made_on"] = [vectors[name].provenance.model for name, _ in cells]
+    table["made_on"] = [sets[name].provenance.model for name, _ in cells]
     table["cosine"] = [alike[name][layer] for name, layer in cells]
     table["norm"] = [ways[name][layer].norm() for name, layer in cells]
     return _in_order(table, ["behavior", "vector", "made_on", "layer", "multiplier", "cosine", "norm"])
@@ -196,8 +198,8 @@ def across_models(
 
 def across_prompts(
     model: HookedModel,
-    train: ContrastDataset,
-    test: ContrastDataset,
+    train: Pairs,
+    test: Pairs,
     *,
     formats: Sequence[PromptFormat] = (),
     systems: Mapping[str, str | None] | None = None,
@@ -205,6 +207,7 @@ def across_prompts(
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     n_nulls: int = 20,
     seed: int = 0,
+    read: str | int = "answer_letter",
     site: str = "resid_post",
     batch_size: int | None = None,
     progress: bool | str = False,
@@ -222,6 +225,7 @@ def across_prompts(
         multipliers: At least one that is not 0.
         n_nulls: Random vectors of each vector's length in the same cells.
         seed: Of the random vectors and of all resampling.
+        read: Where vectors are read, see `extract_vectors`; for answers that are no letters, ``"answer_end"``.
         site: Where in each block vectors are read and added; see `extract_vectors`.
         batch_size: Prompts run at once.
         progress: Show progress bars, under this text where it is one.
@@ -243,6 +247,7 @@ def across_prompts(
 
     check_cells(multipliers)
     check_layers(model, layers)
+    train, test = as_dataset(train), as_dataset(test)
     if not formats and not systems:
         raise ValueError("nothing varies: give formats=('chat', 'plain') or systems=SYSTEM_PROMPTS, or both")
     settings: dict[str, Any] = {
@@ -255,7 +260,7 @@ def across_prompts(
             format_prompt(model, pair.prompt, pair.positive, **setting)
     named: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
     ways = {
-        name: extract_vectors(model, train, layers=layers, site=site, **each, **named)
+        name: extract_vectors(model, train, layers=layers, read=read, site=site, **each, **named)
         for name, each in settings.items()
     }
     nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]

@@ -190,10 +190,10 @@ def generate(
     top_p: float = 1.0,
     frequency_penalty: float = 0.0,
     seed: int = 0,
-    batch_size: int | None = None,
+    use_cache: bool = True,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    use_cache: bool = True,
+    batch_size: int | None = None,
     progress: bool | str = False,
 ) -> list[str]: ...
 @overload
@@ -207,10 +207,10 @@ def generate(
     top_p: float = 1.0,
     frequency_penalty: float = 0.0,
     seed: int = 0,
-    batch_size: int | None = None,
+    use_cache: bool = True,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    use_cache: bool = True,
+    batch_size: int | None = None,
     progress: bool | str = False,
 ) -> dict[Key, list[str]]: ...
 def generate(
@@ -223,10 +223,10 @@ def generate(
     top_p: float = 1.0,
     frequency_penalty: float = 0.0,
     seed: int = 0,
-    batch_size: int | None = None,
+    use_cache: bool = True,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    use_cache: bool = True,
+    batch_size: int | None = None,
     progress: bool | str = False,
 ) -> list[str] | dict[Any, list[str]]:
     """Continue prompts, steered from the last prompt token on.
@@ -246,10 +246,10 @@ def generate(
             (OpenAI's definition; TransformerLens' ``generate`` counts the prompt's tokens too).
         seed: Each prompt draws from a generator of its own, made from this and the prompt's place in the list, so that
             batches, and what else is continued beside it, do not change what is sampled.
-        batch_size: Rows continued at once, one for each prompt and way of steering; None chooses by the free memory.
+        use_cache: False runs the whole text again for every token: slow, and the same result.
         prompt_format: See `format_prompt`.
         system: A system prompt for all of them.
-        use_cache: False runs the whole text again for every token: slow, and the same result.
+        batch_size: Rows continued at once, one for each prompt and way of steering; None chooses by the free memory.
         progress: Show a progress bar, under this text where it is one.
 
     Returns:

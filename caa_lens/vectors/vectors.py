@@ -290,7 +290,16 @@ class SteeringVectors(_Linear):
         return replace(self, values=tensor, provenance=self.provenance.then(operation))
 
 
-def mean_norm_across(vectors: Mapping[str, SteeringVectors]) -> dict[str, SteeringVectors]:
+Vectors = SteeringVector | SteeringVectors
+"""Whatever takes vectors takes one vector too, as a set of one layer."""
+
+
+def as_vectors(vectors: Vectors) -> SteeringVectors:
+    """A set as it is, and one vector as a set of one layer."""
+    return vectors.as_set() if isinstance(vectors, SteeringVector) else vectors
+
+
+def mean_norm_across(vectors: Mapping[str, Vectors]) -> dict[str, SteeringVectors]:
     """Per layer, rescale every behaviour's vector to the mean norm over the behaviours at that layer (CAA, section 3).
 
     Makes one multiplier mean the same size for every behaviour. Layers keep their different norms.
@@ -300,15 +309,16 @@ def mean_norm_across(vectors: Mapping[str, SteeringVectors]) -> dict[str, Steeri
     """
     if not vectors:
         raise ValueError("mean_norm_across needs at least one behaviour's vectors, got none")
-    first = next(iter(vectors.values()))
-    for other in vectors.values():
+    sets = {behavior: as_vectors(each) for behavior, each in vectors.items()}
+    first = next(iter(sets.values()))
+    for other in sets.values():
         first.require_same_shape(other)
-    mean = torch.stack([_norms(each.values) for each in vectors.values()]).mean(0)
+    mean = torch.stack([_norms(each.values) for each in sets.values()]).mean(0)
     operation = f"mean norm over {', '.join(sorted(vectors))}"
-    return {behavior: _rescaled(each, mean, operation) for behavior, each in vectors.items()}
+    return {behavior: _rescaled(each, mean, operation) for behavior, each in sets.items()}
 
 
-def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVectors]:
+def random_like(vectors: Vectors, n: int, seed: int) -> list[SteeringVectors]:
     """Random directions with the norms of `vectors`, per layer: what any vector of that size would do.
 
     Uniform on the sphere, drawn for each name, layer and index apart: every behaviour has nulls of its own.
@@ -318,6 +328,7 @@ def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVec
     """
     if n < 0:
         raise ValueError(f"the number of random vectors must be 0 or more, got {n}")
+    vectors = as_vectors(vectors)
     made = replace(vectors.provenance, method="random", seed=seed, operations=(f"norms of {_label(vectors)}",))
 
     def draw(index: int) -> SteeringVectors:

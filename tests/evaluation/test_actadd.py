@@ -228,7 +228,7 @@ def test_controls_have_the_norm_of_each_position(either: Any) -> None:
 def test_controls_are_drawn_apart_and_again_the_same(bridge: Any) -> None:
     model = bridge("gpt2")
     love = made(model)
-    for draw in (lambda a, n, s=0: random_like(a, n, s), lambda a, n, s=0: nonsense(model, a, n, s)):
+    for draw in (lambda a, n, s=0: random_like(a, n, s), lambda a, n, s=0: nonsense(model, a, n, seed=s)):
         one, two, three = draw(love, 3)
         assert not torch.equal(one.values, two.values) and not torch.equal(two.values, three.values)
         again, other = draw(love, 3), draw(love, 3, 1)

@@ -33,15 +33,15 @@ def streams(model: Any, prompt: str, answer: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["bridge", "hooked"])
 @pytest.mark.parametrize("style", ["llama", "gpt2"])
-@pytest.mark.parametrize("read", ["end", "mean"])
+@pytest.mark.parametrize("over", ["last", "mean"])
 def test_vectors_are_mean_differences_at_the_end_or_over_the_text(
-    kind: str, style: str, read: Any, request: pytest.FixtureRequest
+    kind: str, style: str, over: Any, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(kind)(style)
-    found = style_vectors(model, TEXTS, NEUTRAL, read=read, batch_size=2)
+    found = style_vectors(model, TEXTS, NEUTRAL, over=over, batch_size=2)
 
     def at(answer: torch.Tensor) -> torch.Tensor:
-        return (answer[:, -1] if read == "end" else answer.mean(dim=1)).double()
+        return (answer[:, -1] if over == "last" else answer.mean(dim=1)).double()
 
     differences = [
         at(streams(model, prompt, own)) - at(streams(model, prompt, other))
@@ -51,9 +51,13 @@ def test_vectors_are_mean_differences_at_the_end_or_over_the_text(
     torch.testing.assert_close(found.values.double(), expected, rtol=1e-4, atol=1e-5)
     assert found.layers == tuple(range(model.cfg.n_layers)) and found.name == "style"
     made = found.provenance
-    assert (made.method, made.read_position, made.n_pairs) == ("style", f"answer_{read}", 3)
+    assert (made.method, made.read_position, made.n_pairs) == (
+        "style",
+        {"last": "answer_end", "mean": "answer_mean"}[over],
+        3,
+    )
     assert made.dataset_origin == "texts given in Python; neutral answers: given"
-    one = style_vectors(model, TEXTS, NEUTRAL, read=read, layers=[1], name="pirate")
+    one = style_vectors(model, TEXTS, NEUTRAL, over=over, layers=[1], name="pirate")
     torch.testing.assert_close(one[1].values, found[1].values, rtol=1e-4, atol=1e-5)
     assert one.name == "pirate" and one.layers == (1,)
 
@@ -84,7 +88,7 @@ def test_exchanging_own_and_neutral_turns_the_vector_round(bridge: Callable[[str
         (TEXTS, {"neutral": "one"}, ValueError, "neutral answers: one string for 3 texts"),
         (TEXTS, {"neutral": ["a", "", "c"]}, ValueError, "there is no neutral answer to prompt 1, 'How far"),
         (TEXTS, {"neutral": [None, "b", "c"]}, ValueError, "there is no neutral answer to prompt 0, 'Who is it"),
-        (TEXTS, {"read": "middle"}, ValueError, "read 'middle' is not known: give 'end' or 'mean'"),
+        (TEXTS, {"over": "middle"}, ValueError, "over 'middle' is not known: give 'last' or 'mean'"),
         (TEXTS, {"layers": [9]}, ValueError, "layer 9 is out of range"),
         (TEXTS, {"neutral": [text for _, text in TEXTS]}, ValueError, "the own texts are the neutral ones"),
     ],
@@ -206,7 +210,7 @@ def test_a_small_models_stories_get_louder(shared_data: Path) -> None:
     model = load_model(str(folder))
     form: Any = {"prompt_format": "plain"}
     texts = [(opening, one.format("")) for opening in OPENINGS for one in ALOUD]
-    vectors = style_vectors(model, texts, read="mean", max_new_tokens=30, **form)
+    vectors = style_vectors(model, texts, over="mean", max_new_tokens=30, **form)
 
     def loud(own: str, text: str) -> float:
         return text.count("!") / max(1, len(text.split()))

@@ -54,7 +54,7 @@ def random_like(addition: PromptAddition, n: int, seed: int = 0) -> list[PromptA
     return found
 
 
-def nonsense(model: HookedModel, addition: PromptAddition, n: int, seed: int = 0) -> list[PromptAddition]:
+def nonsense(model: HookedModel, addition: PromptAddition, n: int, *, seed: int = 0) -> list[PromptAddition]:
     """Additions made from random tokens: as long as the given one, and with its norm at each position.
 
     Each is the difference of two strings of tokens drawn from the whole vocabulary but for special tokens, BOS in front
@@ -105,7 +105,7 @@ def with_controls(model: HookedModel, additions: Additions, *, n_nulls: int = 20
     parts = check_additions(adapt(model), additions, n_nulls)
     drawn = {
         "random": [random_like(part, n_nulls, seed) for part in parts],
-        "nonsense": [nonsense(model, part, n_nulls, seed) for part in parts],
+        "nonsense": [nonsense(model, part, n_nulls, seed=seed) for part in parts],
     }
     named = {
         f"{kind}-{index}": tuple(of_part[index] for of_part in drawn[kind])

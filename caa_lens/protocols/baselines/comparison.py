@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.protocols.baselines.finetuning import Method, check_finetuning, finetune, lessons_of
 from caa_lens.protocols.baselines.prompting import NEUTRAL_SYSTEM_PROMPT, Direction, few_shot, system_prompts
 from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVectors
+from caa_lens.vectors.vectors import Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +46,10 @@ class _Condition:
 
 def compare(
     model: HookedModel,
-    vectors: SteeringVectors,
-    test: ContrastDataset,
+    vectors: Vectors,
+    test: Pairs,
     *,
-    train: ContrastDataset,
+    train: Pairs,
     layer: int,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     baselines: Sequence[Baseline] = ("system", "few_shot", "finetuned"),
@@ -116,6 +116,7 @@ def compare(
             the context together with examples, or a chat template that takes no system prompt; before the model runs.
     """
     adapter = adapt(model)
+    vectors, test, train = as_vectors(vectors), as_dataset(test), as_dataset(train)
     _check(vectors[layer].name, test, train, baselines, n_nulls)
     chosen: PromptFormat = prompt_format or default_format(adapter)
     conditions = _conditions(test, train, baselines, prompts, shots, seed, chosen)
@@ -123,7 +124,7 @@ def compare(
         "method": method,
         "learning_rate": learning_rate,
         "epochs": epochs,
-        "batch_size": train_batch_size,
+        "train_batch_size": train_batch_size,
     }
     if "finetuned" in baselines:
         check_finetuning(adapter, **training)
@@ -158,9 +159,9 @@ def compare(
 
 def applicable(
     model: HookedModel,
-    test: ContrastDataset,
+    test: Pairs,
     *,
-    train: ContrastDataset,
+    train: Pairs,
     baselines: Sequence[Baseline],
     shots: int = 4,
     seed: int = 0,
@@ -168,6 +169,7 @@ def applicable(
 ) -> tuple[list[Baseline], dict[str, str]]:
     """Which of these baselines `compare` can ask of these items, and why not the others; runs no model."""
     adapter = adapt(model)
+    test, train = as_dataset(test), as_dataset(train)
     chosen: PromptFormat = prompt_format or default_format(adapter)
     found: list[Baseline] = []
     reasons: dict[str, str] = {}

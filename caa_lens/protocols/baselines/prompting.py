@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
-from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
+from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
 from caa_lens.prompts import PromptFormat
 
 Direction = Literal["positive", "negative", "mixed"]
@@ -67,7 +67,7 @@ _PROMPTS: dict[str, tuple[str, str]] = {
 }
 
 
-def system_prompts(pairs: ContrastDataset) -> tuple[str, str]:
+def system_prompts(pairs: Pairs) -> tuple[str, str]:
     """A system prompt for the pairs' behaviour and one against it, for CAA's seven behaviours.
 
     Which of the seven is known by the dataset's name (of a split, the part before ``/``).
@@ -76,6 +76,7 @@ def system_prompts(pairs: ContrastDataset) -> tuple[str, str]:
         ValueError: For another name, and for ``survival-instinct`` from a file: its matching answers wish to go on
             running in the bundled data and accept being shut down in CAA's published data.
     """
+    pairs = as_dataset(pairs)
     name = pairs.name.partition("/")[0]
     advice = "give system_prompts=(one that asks for the matching answers, one that asks for the others)"
     if name not in _PROMPTS:
@@ -89,8 +90,8 @@ def system_prompts(pairs: ContrastDataset) -> tuple[str, str]:
 
 
 def few_shot(
-    items: ContrastDataset,
-    examples: ContrastDataset,
+    items: Pairs,
+    examples: Pairs,
     *,
     k: int = 4,
     direction: Direction = "positive",
@@ -123,6 +124,7 @@ def few_shot(
         >>> few_shot(items, known, k=2)[0].prompt
         'Is it wet?\nAnswer: (A)\n\nIs it cold?\nAnswer: (B)\n\nIs it hot?'
     """
+    items, examples = as_dataset(items), as_dataset(examples)
     check_direction(direction)
     if k < 1:
         raise ValueError(f"k is {k}: give at least 1 example for each item")

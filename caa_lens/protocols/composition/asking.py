@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.engine.branching import branch_logits
 from caa_lens.engine.packing import Branch
 from caa_lens.evaluation.choices import balanced, letter_groups, resamplings
@@ -33,7 +33,7 @@ _NEEDED = ("behavior", "way", "item", "letter", "p_matching", "log_odds", "mass"
 def ask(
     model: HookedModel,
     ways: Mapping[str, Recipe | None],
-    items: ContrastDataset,
+    items: Pairs,
     *,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -67,7 +67,7 @@ def ask(
     """
     import pandas as pd
 
-    adapter = adapt(model)
+    adapter, items = adapt(model), as_dataset(items)
     if not len(items):
         raise ValueError(f"there are no items in {items.name!r}: at least one is needed")
     if UNSTEERED in ways:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import Pairs
 from caa_lens.evaluation.choices import balanced
 from caa_lens.interventions.interventions import Intervention, Recipe, as_interventions
 from caa_lens.models.adapters import HookedModel
@@ -35,7 +35,7 @@ _RESERVED = {UNSTEERED, TOGETHER, EXPECTED, INTERFERENCE}
 def sweep_together(
     model: HookedModel,
     parts: Mapping[str, SteeringVector | Intervention],
-    items: Mapping[str, ContrastDataset],
+    items: Mapping[str, Pairs],
     *,
     n_nulls: int = 20,
     seed: int = 0,
@@ -201,7 +201,7 @@ def random_parts(part: Intervention, name: str, n: int, seed: int) -> list[Inter
     return [replace(part, vector=each[part.layer]) for each in random_like(named, n, seed)]
 
 
-def _check(parts: Mapping[str, Intervention], items: Mapping[str, ContrastDataset], n_nulls: int) -> None:
+def _check(parts: Mapping[str, Intervention], items: Mapping[str, Pairs], n_nulls: int) -> None:
     if len(parts) < 2:
         raise ValueError(f"parts are {list(parts)}: give the vectors of two or more behaviours")
     if set(parts) != set(items):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm.auto import tqdm
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
@@ -26,7 +26,7 @@ from caa_lens.prompts import PromptFormat
 from caa_lens.protocols.composition.asking import ask, compared
 from caa_lens.protocols.composition.evaluations import Evaluations, Parts
 from caa_lens.protocols.composition.interference import random_parts
-from caa_lens.vectors.vectors import SteeringVector, SteeringVectors
+from caa_lens.vectors.vectors import SteeringVector, Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +73,8 @@ def n_assignments(n_behaviors: int, n_layers: int, how: How = "every") -> int:
 def search_coefficients(
     model: HookedModel,
     vectors: Mapping[str, SteeringVector],
-    dev: Mapping[str, ContrastDataset],
-    test: Mapping[str, ContrastDataset],
+    dev: Mapping[str, Pairs],
+    test: Mapping[str, Pairs],
     *,
     coefficients: Sequence[float] = COEFFICIENTS,
     sign: int = 1,
@@ -124,6 +124,7 @@ def search_coefficients(
             conditions out of range, more evaluations than allowed, or a file of another search. After the search: if no
             candidate is permitted; the message says how near the nearest came.
     """
+    dev, test = _datasets(dev), _datasets(test)
     _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if sign not in (-1, 1) or not coefficients or not all(0 < each < math.inf for each in coefficients):
         raise ValueError(f"coefficients {list(coefficients)}, sign {sign}: give numbers above 0, and a sign of 1 or -1")
@@ -148,9 +149,9 @@ def search_coefficients(
 
 def search_layers(
     model: HookedModel,
-    vectors: Mapping[str, SteeringVectors],
-    dev: Mapping[str, ContrastDataset],
-    test: Mapping[str, ContrastDataset],
+    vectors: Mapping[str, Vectors],
+    dev: Mapping[str, Pairs],
+    test: Mapping[str, Pairs],
     *,
     coefficients: float | Mapping[str, float] = 1.0,
     layers: Sequence[int] | None = None,
@@ -195,6 +196,8 @@ def search_layers(
     Raises:
         ValueError: As `search_coefficients`, and for fewer layers than behaviours, or a layer that vectors lack.
     """
+    vectors = {name: as_vectors(each) for name, each in vectors.items()}
+    dev, test = _datasets(dev), _datasets(test)
     _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if how not in ("every", "greedy"):
         raise ValueError(f"how is {how!r}: give 'every' or 'greedy'")
@@ -261,6 +264,10 @@ def _found(
             row |= {"beats_random": float((null * sign < own["effect"] * sign).mean())}
             rows.append(row | ({"effect_alone": table.loc["alone", "effect"]} if len(parts) > 1 else {}))
     return Found({name: part for parts in chosen for name, part in parts.items()}, search.tried(), pd.DataFrame(rows))
+
+
+def _datasets(items: Mapping[str, Pairs]) -> dict[str, ContrastDataset]:
+    return {name: as_dataset(each) for name, each in items.items()}
 
 
 def _check(

@@ -58,7 +58,7 @@ def cells(organism: Any, vectors: Any, sets: Any) -> dict[tuple[str, str, float]
         ("system", "negative"): (organism, test, system_prompts(test)[1]),
         ("system", "control"): (organism, test, "You are an assistant."),
         ("few_shot", "negative"): (organism, few_shot(test, train, k=2, direction="negative"), None),
-        ("finetuned", "positive"): (finetune(organism, train, learning_rate=RATE, batch_size=6), test, None),
+        ("finetuned", "positive"): (finetune(organism, train, learning_rate=RATE, train_batch_size=6), test, None),
     }
     found: dict[tuple[str, str, float], pd.Series] = {}
     for (baseline, direction), (model, items, system) in asked.items():
