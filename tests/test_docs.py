@@ -127,15 +127,23 @@ def modules() -> set[str]:
     return {name for name in dotted if name and name.split(".")[0] not in COMMAND_LINE}
 
 
+def unread(command: Any, arguments: list[str]) -> Iterator[str]:
+    """What a command says to arguments that it cannot read: a needed one that is not there, one too many."""
+    try:
+        command.make_context("command", [*arguments])
+    except Exception as error:
+        yield str(error)
+
+
 def wrong_commands(text: str, tree: dict[str, Any]) -> Iterator[str]:
     """What pages call commands and options of `caa-lens`, and what is none."""
-    called = [
+    whole = [
         arguments
         for block in write.blocks(text)
         if block.language == "bash"
         for arguments in write.commands(block.code)
     ]
-    called += [found.split() for found in re.findall(r"`caa-lens ([^`]+)`", prose(text))]
+    called = whole + [found.split() for found in re.findall(r"`caa-lens ([^`]+)`", prose(text))]
     for arguments in called:
         name = " ".join(arguments[:2]) if " ".join(arguments[:2]) in tree else arguments[0]
         if name.startswith("-"):
@@ -145,7 +153,10 @@ def wrong_commands(text: str, tree: dict[str, Any]) -> Iterator[str]:
             continue
         known = {option for parameter in tree[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
         given = {argument.partition("=")[0] for argument in arguments if re.match(r"--\w", argument)}
-        yield from sorted(f"{name} {option}" for option in given - known - {"--help", "--debug"})
+        unknown = given - known - {"--help", "--debug"}
+        yield from sorted(f"{name} {option}" for option in unknown)
+        if not unknown and arguments in whole:
+            yield from unread(tree[name], arguments[len(name.split()) :])
 
 
 def same(printed: str, shown: str) -> bool:
@@ -345,12 +356,15 @@ def test_boxes_of_the_map_stand_apart_and_within_it() -> None:
 
 def test_a_wrong_command_is_found() -> None:
     tree = write.command_tree()
-    good = (
-        "```bash\ncaa-lens judge world a.parquet --out b.parquet\ncaa-lens sweep m --vector v \\\n    --data d\n```\n"
-    )
+    good = "```bash\ncaa-lens judge world a.parquet --out b.parquet\ncaa-lens sweep m v \\\n    --data d\n```\n"
     assert list(wrong_commands(good + "`caa-lens judge` `caa-lens --help`", tree)) == []
-    bad = "```bash\ncaa-lens swoop m\ncaa-lens sweep m --wrong 3 --data d\ncaa-lens judge nobody\n```\n`caa-lens asess`"
+    bad = (
+        "```bash\ncaa-lens swoop m\ncaa-lens sweep m v --wrong 3 --data d\ncaa-lens judge nobody\n```\n`caa-lens asess`"
+    )
     assert list(wrong_commands(bad, tree)) == ["swoop m", "sweep --wrong", "judge nobody", "asess"]
+    unreadable = "```bash\ncaa-lens sweep m --data d\ncaa-lens extract m pairs --data d --out v.safetensors\n```\n"
+    missing, extra = wrong_commands(unreadable, tree)
+    assert "vectors" in missing.lower() and "unexpected extra argument" in extra
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -238,6 +239,15 @@ def test_a_command_without_arguments_shows_its_help(name: str) -> None:
         return  # such as `demo`, which needs nothing
     said = CliRunner().invoke(app, name.split()).output
     assert "For example:" in said and f"caa-lens {name}" in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_the_help_are_read(name: str) -> None:
+    lines = re.findall(r"(?m)^ *caa-lens (.+)$", COMMANDS[name].help)
+    assert any(line.startswith(name) for line in lines)
+    for line in map(shlex.split, lines):
+        example = next(each for each in COMMANDS if line[: len(each.split())] == each.split())
+        COMMANDS[example].make_context(example, line[len(example.split()) :])
 
 
 def test_every_endpoint_is_given_the_same_options() -> None:
