@@ -93,7 +93,5 @@ def test_sets_that_share_questions_are_refused_before_the_model_runs() -> None:
         assess(model, pairs, pairs, pairs)
     with pytest.raises(ValueError, match=r"multipliers \[0.0\]: give at least one that is not 0"):
         assess(model, *pairs.split(seed=0), multipliers=(0.0,))
-    with pytest.raises(
-        ValueError, match="n_nulls is 0: no effect is given without its null, so give 1 or more, as 20"
-    ):
+    with pytest.raises(ValueError, match="n_nulls is 0: no effect is given without its null, so give 1 or more, as 20"):
         assess(model, *pairs.split(seed=0), n_nulls=0)
