@@ -17,6 +17,7 @@ IMPORTS: dict[str, tuple[str, ...]] = {
     ),
     "explorer": (
         *("analysis", "sweeps", "steering", "prompts", "interventions", "viz", "vectors", "models", "datasets"),
+        "files",
     ),
     "protocols": (
         *("evaluation", "judging", "organism", "analysis", "sweeps", "steering", "extraction", "prompts", "engine"),
@@ -28,12 +29,14 @@ IMPORTS: dict[str, tuple[str, ...]] = {
     ),
     "judging": ("steering", "prompts", "engine", "vectors", "models", "datasets", "files"),
     "organism": ("vectors", "files"),
-    "analysis": (*("steering", "extraction", "prompts", "engine", "interventions", "vectors", "models", "datasets"),),
+    "analysis": (
+        *("steering", "extraction", "prompts", "engine", "interventions", "vectors", "models", "datasets", "files"),
+    ),
     "interop": ("vectors", "datasets", "files"),
-    "sweeps": ("steering", "prompts", "engine", "interventions", "vectors", "models", "datasets"),
-    "steering": ("extraction", "prompts", "engine", "interventions", "vectors", "models"),
-    "extraction": ("prompts", "engine", "vectors", "models", "datasets"),
-    "prompts": ("models", "datasets"),
+    "sweeps": ("steering", "prompts", "engine", "interventions", "vectors", "models", "datasets", "files"),
+    "steering": ("extraction", "prompts", "engine", "interventions", "vectors", "models", "files"),
+    "extraction": ("prompts", "engine", "vectors", "models", "datasets", "files"),
+    "prompts": ("models", "datasets", "files"),
     "engine": ("interventions", "models"),
     "interventions": ("vectors", "files"),
     "viz": ("files",),

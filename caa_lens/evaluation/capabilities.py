@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.datasets.records import Problems, check_record, read_records
 from caa_lens.files.bundled import data_dir
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
 from caa_lens.sweeps import sweep
@@ -254,8 +255,8 @@ def _find(source: str | Path) -> Path:
         return path
     if source not in capability_sets():
         raise ValueError(
-            f"{source!r} is not a bundled set of questions (these are: {', '.join(capability_sets())}); a path to a "
-            ".json, .jsonl or .csv file is also allowed"
+            f"{brief(source)} is not a bundled set of questions (these are: {', '.join(capability_sets())}); a path "
+            "to a .json, .jsonl or .csv file is also allowed"
         )
     return data_dir() / "capabilities" / f"{source}.json"
 

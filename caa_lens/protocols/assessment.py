@@ -18,6 +18,7 @@ from caa_lens.evaluation.items import steerability_summary, swapped
 from caa_lens.evaluation.reliability import directional_agreement, separability, split_half
 from caa_lens.extraction.extraction import ContrastActivations, extract_activations
 from caa_lens.extraction.nulls import KINDS, null_vectors
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
 from caa_lens.sweeps import sweep
@@ -157,8 +158,8 @@ def measure(
     _check_nulls(n_nulls)
     if len(activations.layers) != 1:
         raise ValueError(
-            f"the activations are of layers {list(activations.layers)}: give those of the one layer that is assessed, "
-            "extract_activations(..., layers=[layer])"
+            f"the activations are of layers {brief(list(activations.layers))}: give those of the one layer that is "
+            "assessed, extract_activations(..., layers=[layer])"
         )
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     layers, bar = activations.layers, _bars(progress, activations.name)
@@ -291,7 +292,7 @@ def _bars(progress: bool, name: str) -> Callable[[str], str | bool]:
 
 def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, multipliers: Sequence[float]) -> None:
     if not any(multiplier for multiplier in multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give at least one that is not 0")
     check_apart({"train": train, "dev": dev, "test": test})
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from caa_lens.evaluation.fluency import diversity, perplexity
 from caa_lens.evaluation.items import wilson
+from caa_lens.files.messages import brief
 from caa_lens.judging.answers import COLUMNS, check_answers, id_of
 from caa_lens.judging.rubrics import choose_rubrics
 from caa_lens.judging.scores import Judge, identity_of, read_cache, score_answers
@@ -314,7 +315,7 @@ def check_attack(
     """
     scale = sorted(float(multiplier) for multiplier in multipliers if multiplier != 0)
     if not scale or len(set(scale)) < len(scale):
-        raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0, each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give at least one that is not 0, each once")
     if n_nulls < 1:
         raise ValueError(f"n_nulls is {n_nulls}: nothing is called broken without its null, so give 1 or more, as 20")
     if not threshold > 0:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from caa_lens.extraction.extraction import check_places, package_versions
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.models.loading import model_info
 from caa_lens.prompts import FormattedPrompt, PromptFormat, default_format, format_prompt
@@ -84,7 +85,7 @@ def style_vectors(
     """
     adapter, asked = adapt(model), check_places(model, layers, site)
     if over not in ("last", "mean"):
-        raise ValueError(f"over {over!r} is not known: give 'last' or 'mean'")
+        raise ValueError(f"over {brief(over)} is not known: give 'last' or 'mean'")
     prompts = _check_texts(texts)
     form: Any = {"prompt_format": prompt_format, "system": system}
     own = [format_prompt(adapter, prompt, text, **form) for prompt, text in texts]
@@ -192,8 +193,8 @@ def style_effect(
     prompts = _check_texts(texts)
     if not scale or n_nulls < 1:
         raise ValueError(
-            f"multipliers {list(multipliers)}, n_nulls {n_nulls}: give a multiplier that is not 0, and at least one "
-            "random vector, without which a change says nothing"
+            f"multipliers {brief(list(multipliers))}, n_nulls {n_nulls}: give a multiplier that is not 0, and at least "
+            "one random vector, without which a change says nothing"
         )
     compare = measure or rouge_l
     compare(texts[0][1], texts[0][1])  # fails now where its library is not installed
@@ -266,7 +267,7 @@ def _check_texts(texts: Written) -> list[str]:
     for place, pair in enumerate(texts):
         parts: Any = pair
         if not isinstance(parts, tuple) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-            raise TypeError(f"text {place} is {pair!r}: give a tuple of a prompt and what was written")
+            raise TypeError(f"text {place} is {brief(pair)}: give a tuple of a prompt and what was written")
         if not parts[1].strip():
             raise ValueError(f"text {place} is empty: leave it out")
     if not len(texts):

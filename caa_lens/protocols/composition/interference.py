@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from caa_lens.datasets.contrast import Pairs
 from caa_lens.evaluation.choices import balanced
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention, Recipe, as_interventions
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
@@ -203,11 +204,13 @@ def random_parts(part: Intervention, name: str, n: int, seed: int) -> list[Inter
 
 def _check(parts: Mapping[str, Intervention], items: Mapping[str, Pairs], n_nulls: int) -> None:
     if len(parts) < 2:
-        raise ValueError(f"parts are {list(parts)}: give the vectors of two or more behaviours")
+        raise ValueError(f"parts are {brief(list(parts))}: give the vectors of two or more behaviours")
     if set(parts) != set(items):
-        raise ValueError(f"parts are named {sorted(parts)} and items {sorted(items)}: give both under the same names")
+        raise ValueError(
+            f"parts are named {brief(sorted(parts))} and items {brief(sorted(items))}: give both under the same names"
+        )
     if taken := [name for name in parts if name in _RESERVED or name.startswith(("random-", "with random-"))]:
-        raise ValueError(f"a behaviour is named {taken[0]!r}, as a row of the results is: rename it")
+        raise ValueError(f"a behaviour is named {brief(taken[0])}, as a row of the results is: rename it")
     if n_nulls < 1:
         raise ValueError(f"n_nulls is {n_nulls}: no interference is given without its null, so give 1 or more, as 20")
     if nothing := [name for name, part in parts.items() if not part.multiplier or not part.vector.norm()]:
