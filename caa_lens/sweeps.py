@@ -3,7 +3,7 @@
 Each item is a question with two answers. Its prompt is run once; every cell of the sweep is then a branch of one or two
 steered tokens (`caa_lens.engine.branching`), and what is kept of it are the log-probabilities of the two answers at the
 first token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). Norm-matched
-random vectors go through the same cells. `caa_lens.evaluation.choices.summarize` turns the frame into effects and
+random vectors go through the same cells. `caa_lens.summarize` turns the frame into effects and
 intervals.
 """
 
@@ -20,12 +20,13 @@ from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
 from caa_lens.engine.branching import branch_logits
 from caa_lens.engine.edits import Edit
 from caa_lens.engine.packing import Branch
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Condition, Intervention
 from caa_lens.interventions.operations import Add, Operation
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, both_answers
-from caa_lens.steering.conditions import settle
+from caa_lens.steering.conditions import conditional_edits
 from caa_lens.steering.steering import parts_of
 from caa_lens.vectors.vectors import SteeringVectors, random_like
 
@@ -63,14 +64,14 @@ def sweep(
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_random: int = 0,
+    n_nulls: int = 0,
     nulls: Sequence[SteeringVectors] | Mapping[str, Sequence[SteeringVectors]] = (),
     seed: int = 0,
-    prompt_format: PromptFormat | None = None,
-    system: str | None = None,
-    site: str | None = None,
     operation: Operation = ADD,
     when: Condition | None = None,
+    site: str | None = None,
+    prompt_format: PromptFormat | None = None,
+    system: str | None = None,
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> pd.DataFrame:
@@ -82,16 +83,16 @@ def sweep(
         items: The questions: one dataset, or one for each behaviour under the same names.
         layers: Layers to steer; None for all that the vectors have.
         multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
-        n_random: So many random vectors of each layer's norm go through the same cells.
-        nulls: Other vectors that do, such as `caa_lens.extraction.nulls.null_vectors` gives, under their own names; for
+        n_nulls: So many random vectors of each layer's norm go through the same cells.
+        nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives, under their own names; for
             several behaviours, a mapping by behaviour.
         seed: Of the random vectors.
-        prompt_format: See `format_prompt`.
-        system: A system prompt for every item.
-        site: Where in the block to steer; None for where the vectors were read.
         operation: What is done with the vectors, the multiplier being how much of it; see
             `caa_lens.interventions.operations`.
         when: Steer only items whose prompt this holds for; it is decided once an item, on the unsteered prompt.
+        site: Where in the block to steer; None for where the vectors were read.
+        prompt_format: See `format_prompt`.
+        system: A system prompt for every item.
         batch_size: Prompts run at once.
         progress: Show a progress bar, under this text where it is one.
 
@@ -114,7 +115,7 @@ def sweep(
         layers = check_layers(adapter, layers)
     scale = sorted({0.0, *(float(multiplier) + 0.0 for multiplier in multipliers)})
     if len(set(multipliers)) < len(multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give each once")
     extra = nulls if isinstance(nulls, Mapping) else {name: nulls for name in pairs_of}
     if len(pairs_of) > 1 and not isinstance(nulls, Mapping) and len(nulls):
         raise ValueError(
@@ -124,7 +125,7 @@ def sweep(
     work = {
         name: (
             [_item(adapter, pair, index, prompt_format, system) for index, pair in enumerate(pairs)],
-            _cells(adapter, mine, layers, scale, _kinds(mine, n_random, seed, extra.get(name, ())), how),
+            _cells(adapter, mine, layers, scale, _kinds(mine, n_nulls, seed, extra.get(name, ())), how),
         )
         for name, (mine, pairs) in pairs_of.items()
     }
@@ -148,7 +149,8 @@ def _by_name(
     elif isinstance(vectors, Mapping) and isinstance(items, Mapping):
         if set(vectors) != set(items):
             raise ValueError(
-                f"vectors are named {sorted(vectors)} and items {sorted(items)}: give both under the same names"
+                f"vectors are named {brief(sorted(vectors))} and items {brief(sorted(items))}: give both under the "
+                "same names"
             )
         found = {name: (vectors[name], items[name]) for name in vectors}
     else:
@@ -174,11 +176,11 @@ def _item(
 
 
 def _kinds(
-    vectors: SteeringVectors, n_random: int, seed: int, nulls: Sequence[SteeringVectors]
+    vectors: SteeringVectors, n_nulls: int, seed: int, nulls: Sequence[SteeringVectors]
 ) -> dict[str, SteeringVectors]:
     """The behaviour's own vectors and all that are compared with them, by the name they have in the frame."""
     kinds = {"behavior": vectors}
-    for null in [*(random_like(vectors, n_random, seed) if n_random else ()), *nulls]:
+    for null in [*(random_like(vectors, n_nulls, seed) if n_nulls else ()), *nulls]:
         if null.name in kinds:
             raise ValueError(f"there are two nulls named {null.name!r}: give each a name of its own")
         kinds[null.name] = null
@@ -210,7 +212,7 @@ def _run(
 ) -> torch.Tensor:
     """Log-probabilities of both answers, ``[item, cell, 2]`` in float64 on the CPU."""
     prompts = [(*item.prompt, item.steered[0]) for item in items]
-    edits = settle(adapter, {column: cell.edits for column, cell in enumerate(cells)}, prompts)
+    edits = conditional_edits(adapter, {column: cell.edits for column, cell in enumerate(cells)}, prompts)
     branches = [
         Branch(index, item.steered, edits[column][index])
         for index, item in enumerate(items)

@@ -21,7 +21,7 @@ def test_girl_minus_boy_moves_the_pronoun(shared_data: Path) -> None:
     model = caa.load_model(folder)
     vectors = caa.extract_vectors(model, stories.pairs(), read="answer_end", prompt_format="plain")
     frame = caa.sweep(
-        model, vectors, stories.items(), multipliers=MULTIPLIERS, n_random=40, seed=0, prompt_format="plain"
+        model, vectors, stories.items(), multipliers=MULTIPLIERS, n_nulls=40, seed=0, prompt_format="plain"
     )
     frame["odds"] = frame["logp_matching"] - frame["logp_other"]
     odds = frame.pivot_table(index=["layer", "vector"], columns="multiplier", values="odds").sort_index()
@@ -54,7 +54,7 @@ def test_the_whole_study_runs_on_it(shared_data: Path, tmp_path: Path) -> None:
         other_answers="keep",
         read="answer_end",
         prompt_format="plain",
-        n_null=40,
+        n_nulls=40,
         baselines=(),
         texts=None,
         n_questions=0,

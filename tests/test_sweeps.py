@@ -24,7 +24,7 @@ def vectors_of(model: Any) -> caa.SteeringVectors:
 
 def test_every_cell_equals_a_full_forward_pass(model: Any) -> None:
     vectors = vectors_of(model)
-    frame = caa.sweep(model, vectors, ITEMS, multipliers=(-1, 0, 2), n_random=1, seed=4)
+    frame = caa.sweep(model, vectors, ITEMS, multipliers=(-1, 0, 2), n_nulls=1, seed=4)
     kinds = {"behavior": vectors, "random-0": random_like(vectors, 1, 4)[0]}
     assert len(frame) == len(ITEMS) * len(vectors) * (3 + 2)
     for row in frame.itertuples():
@@ -32,7 +32,7 @@ def test_every_cell_equals_a_full_forward_pass(model: Any) -> None:
         text = format_prompt(model, pair.prompt, pair.positive)
         wrong = format_prompt(model, pair.prompt, pair.negative)
         at = text.position("answer_letter")
-        edits = [(row.layer, kinds[row.vector][row.layer].value * row.multiplier)] if row.multiplier else []
+        edits = [(row.layer, kinds[row.vector][row.layer].values * row.multiplier)] if row.multiplier else []
         logits = plain_logits(model, text.ids[:at], edits, text.position("prompt_end"))[-1].log_softmax(-1)
         assert abs(row.logp_matching - float(logits[text.ids[at]])) < 1e-4
         assert abs(row.logp_other - float(logits[wrong.ids[at]])) < 1e-4

@@ -18,15 +18,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.extraction.extraction import ContrastActivations
-from caa_lens.vectors.vectors import SteeringVectors, describe_layers
+from caa_lens.files.messages import brief
+from caa_lens.vectors.vectors import Vectors, as_vectors, describe_layers
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Activations = ContrastActivations | Mapping[str, ContrastActivations]
-Datasets = ContrastDataset | Mapping[str, ContrastDataset]
+Datasets = Pairs | Mapping[str, Pairs]
 
 
 def pca(
@@ -126,7 +127,9 @@ def separation(
     for behavior, each in named.items():
         n_pairs = len(each.positive)
         if n_pairs < 2:
-            raise ValueError(f"{behavior!r} has {n_pairs} pair: at least 2 are needed, so that something is held out")
+            raise ValueError(
+                f"{brief(behavior)} has {n_pairs} pair: at least 2 are needed, so that something is held out"
+            )
         generator = torch.Generator().manual_seed(seed)
         fold_of = torch.empty(n_pairs, dtype=torch.long)
         fold_of[torch.randperm(n_pairs, generator=generator)] = torch.arange(n_pairs) % min(folds, n_pairs)
@@ -157,7 +160,7 @@ def separation(
     return pd.DataFrame(rows)
 
 
-def relative_norms(vectors: SteeringVectors, activations: ContrastActivations) -> pd.DataFrame:
+def relative_norms(vectors: Vectors, activations: ContrastActivations) -> pd.DataFrame:
     """How long a vector is beside the stream it is added to, at each layer that both have.
 
     A multiplier means little by itself: at an early layer a vector may be as long as the stream, at a late one a tenth
@@ -172,6 +175,7 @@ def relative_norms(vectors: SteeringVectors, activations: ContrastActivations) -
     """
     import pandas as pd
 
+    vectors = as_vectors(vectors)
     shared = [layer for layer in vectors.layers if layer in activations.layers]
     if not shared or vectors.d_model != activations.positive.shape[-1]:
         raise ValueError(
@@ -202,17 +206,19 @@ def _letters(
     """For each behaviour, the letter of every pair's matching answer and of its other one."""
     if pairs is None:
         return {behavior: ([""] * len(each.pair_ids), [""] * len(each.pair_ids)) for behavior, each in named.items()}
-    datasets = {next(iter(named)): pairs} if isinstance(pairs, ContrastDataset) else dict(pairs)
+    given = pairs if isinstance(pairs, Mapping) else {next(iter(named)): pairs}
+    datasets = {name: as_dataset(each) for name, each in given.items()}
     if set(datasets) != set(named):
         raise ValueError(
-            f"activations are named {sorted(named)} and pairs {sorted(datasets)}: give both under the same names"
+            f"activations are named {brief(sorted(named))} and pairs {brief(sorted(datasets))}: give both under the "
+            "same names"
         )
     found: dict[str, tuple[list[str], list[str]]] = {}
     for behavior, each in named.items():
         dataset = datasets[behavior]
         if dataset.hash != each.provenance.dataset_hash:
             raise ValueError(
-                f"the activations of {behavior!r} were not extracted from these pairs: they come from "
+                f"the activations of {brief(behavior)} were not extracted from these pairs: they come from "
                 f"{each.provenance.dataset} ({each.provenance.n_pairs} pairs), and {dataset.name} has {len(dataset)}"
             )
         own = [dataset[index] for index in each.pair_ids]

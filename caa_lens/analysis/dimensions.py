@@ -25,21 +25,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
-from caa_lens.vectors.vectors import SteeringVectors
+from caa_lens.files.messages import brief
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Values = SteeringVectors | ContrastActivations
-T = TypeVar("T", SteeringVectors, ContrastActivations)
+Values = Vectors | ContrastActivations
+T = TypeVar("T", SteeringVector, SteeringVectors, ContrastActivations)
 
 
 def massive_dimensions(values: Values | Mapping[str, Values], k: int = 5) -> pd.DataFrame:
     """The dimensions that hold most of the squared norm, of vectors or of the activations that they are made from.
 
     Args:
-        values: `SteeringVectors`, `ContrastActivations`, or several of either by name. Of activations it is the mean
-            over both sides of all pairs: what is huge in the stream need not be so in a difference.
+        values: `SteeringVectors` or one `SteeringVector`, `ContrastActivations`, or several of these by name. Of
+            activations it is the mean over both sides of all pairs: what is huge in the stream need not be so in a
+            difference.
         k: So many dimensions at each layer, largest first.
 
     Returns:
@@ -55,9 +57,10 @@ def massive_dimensions(values: Values | Mapping[str, Values], k: int = 5) -> pd.
     named = dict(values) if isinstance(values, Mapping) else {values.name: values}
     rows: list[tuple[str, int, int, int, float, float, float]] = []
     for behavior, each in named.items():
-        for layer, (own, squares) in zip(each.layers, _coordinates(each), strict=True):
+        layers = each.layers if isinstance(each, ContrastActivations) else as_vectors(each).layers
+        for layer, (own, squares) in zip(layers, _coordinates(each), strict=True):
             if not 1 <= k <= len(squares):
-                raise ValueError(f"k is {k}: give 1 to {len(squares)}, the d_model of {behavior!r}")
+                raise ValueError(f"k is {k}: give 1 to {len(squares)}, the d_model of {brief(behavior)}")
             shares = squares / squares.sum()
             top = squares.sort(descending=True, stable=True).indices[:k]
             columns = (top, own[top], shares[top], shares[top].cumsum(dim=0))
@@ -73,28 +76,30 @@ def without_dimensions(values: T, dims: Sequence[int]) -> T:
     with. What was done is noted in the provenance.
 
     Args:
-        values: `SteeringVectors` or `ContrastActivations`.
+        values: `SteeringVectors`, one `SteeringVector`, or `ContrastActivations`.
         dims: Indices along d_model, such as ``[1415, 2533]`` for Llama-2-7b.
 
     Raises:
         ValueError: a dimension that is not there, or none.
     """
-    d_model = (values.values if isinstance(values, SteeringVectors) else values.positive).shape[-1]
+    d_model = (values.positive if isinstance(values, ContrastActivations) else values.values).shape[-1]
     outside = [dim for dim in dims if not 0 <= dim < d_model]
     if outside or not dims:
-        raise ValueError(f"dimensions {list(dims)}: give one or more of 0 to {d_model - 1}, the d_model of this model")
+        raise ValueError(
+            f"dimensions {brief(list(dims))}: give one or more of 0 to {d_model - 1}, the d_model of this model"
+        )
     kept = torch.ones(d_model)
     kept[list(dims)] = 0
     provenance = values.provenance.then(f"without dimensions {', '.join(str(dim) for dim in sorted(set(dims)))}")
-    if isinstance(values, SteeringVectors):
+    if not isinstance(values, ContrastActivations):
         return replace(values, values=values.values * kept, provenance=provenance)
     return replace(values, positive=values.positive * kept, negative=values.negative * kept, provenance=provenance)
 
 
 def _coordinates(values: Values) -> Iterator[tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]]:
     """Layer by layer, the coordinates and their squares, in float64."""
-    if isinstance(values, SteeringVectors):
-        yield from ((row, row.square()) for row in values.values.double())
+    if not isinstance(values, ContrastActivations):
+        yield from ((row, row.square()) for row in as_vectors(values).values.double())
         return
     for column in range(len(values.layers)):
         rows = torch.cat([values.positive[:, column], values.negative[:, column]]).double()

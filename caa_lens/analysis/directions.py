@@ -15,24 +15,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caa_lens.vectors.vectors import SteeringVectors, describe_layers
+from caa_lens.files.messages import brief
+from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors, describe_layers
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def cosine(a: SteeringVectors, b: SteeringVectors) -> Float[Tensor, " layer"]:
+def cosine(a: Vectors, b: Vectors) -> Float[Tensor, " layer"]:
     """Cosine of `a` and `b` at each layer that both have, lowest first.
 
     Raises:
         ValueError: no layer in common, or another d_model.
     """
+    a, b = as_vectors(a), as_vectors(b)
     layers = _shared_layers(a, b)
     rows_a, rows_b = _rows(a, layers), _rows(b, layers)
     return ((rows_a * rows_b).sum(-1) / (rows_a.norm(dim=-1) * rows_b.norm(dim=-1))).float()
 
 
-def compare(a: SteeringVectors, b: SteeringVectors) -> pd.DataFrame:
+def compare(a: Vectors, b: Vectors) -> pd.DataFrame:
     """How alike two sets of vectors are, layer by layer, e.g. a base model's and its chat model's (CAA, section 7).
 
     Returns:
@@ -43,6 +45,7 @@ def compare(a: SteeringVectors, b: SteeringVectors) -> pd.DataFrame:
     """
     import pandas as pd
 
+    a, b = as_vectors(a), as_vectors(b)
     layers = _shared_layers(a, b)
     columns = {
         "cosine": cosine(a, b),
@@ -52,7 +55,7 @@ def compare(a: SteeringVectors, b: SteeringVectors) -> pd.DataFrame:
     return pd.DataFrame({"layer": layers, **{name: column.tolist() for name, column in columns.items()}})
 
 
-def subspace_overlap(a: Mapping[str, SteeringVectors], b: Mapping[str, SteeringVectors]) -> pd.DataFrame:
+def subspace_overlap(a: Mapping[str, Vectors], b: Mapping[str, Vectors]) -> pd.DataFrame:
     """How alike the spans of two sets of behaviours' vectors are, layer by layer.
 
     Two models can keep the same behaviours in the same subspace and yet mix them differently: cosines behaviour by
@@ -77,10 +80,11 @@ def subspace_overlap(a: Mapping[str, SteeringVectors], b: Mapping[str, SteeringV
 
     if not a or not b:
         raise ValueError("there are no vectors to compare")
-    layers = _shared_layers(*a.values(), *b.values())
+    spans = _sets(a), _sets(b)
+    layers = _shared_layers(*(each for span in spans for each in span.values()))
     rows: list[dict[str, float]] = []
     for layer in layers:
-        one, other = (_basis(torch.stack([each[layer].value for each in side.values()])) for side in (a, b))
+        one, other = (_basis(torch.stack([each[layer].values for each in side.values()])) for side in spans)
         cosines = torch.linalg.svdvals(one.T @ other).clamp(max=1.0)
         ranks = one.shape[1], other.shape[1]
         whole: dict[str, float] = {
@@ -96,7 +100,7 @@ def subspace_overlap(a: Mapping[str, SteeringVectors], b: Mapping[str, SteeringV
     return pd.DataFrame(rows, columns=columns)
 
 
-def cosine_matrix(vectors: Mapping[str, SteeringVectors], layer: int) -> pd.DataFrame:
+def cosine_matrix(vectors: Mapping[str, Vectors], layer: int) -> pd.DataFrame:
     """Cosine of every behaviour with every other at one layer: square, behaviours on both axes (CAA, section 8).
 
     Raises:
@@ -104,13 +108,14 @@ def cosine_matrix(vectors: Mapping[str, SteeringVectors], layer: int) -> pd.Data
     """
     import pandas as pd
 
-    _require_same_width(vectors.values())
-    names = list(vectors)
-    rows = torch.stack([vectors[name][layer].value for name in names])
+    sets = _sets(vectors)
+    _require_same_width(sets.values())
+    names = list(sets)
+    rows = torch.stack([sets[name][layer].values for name in names])
     return pd.DataFrame(_table(rows, rows).tolist(), index=names, columns=names)
 
 
-def behavior_cosines(vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
+def behavior_cosines(vectors: Mapping[str, Vectors]) -> pd.DataFrame:
     """Cosine of every behaviour with every other, at every layer that all have; each pair in both orders.
 
     Returns:
@@ -121,7 +126,7 @@ def behavior_cosines(vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    layers = _shared_layers(*vectors.values())
+    layers = _shared_layers(*_sets(vectors).values())
     matrices = [cosine_matrix(vectors, layer) for layer in layers]
     rows = [
         (layer, a, b, value)
@@ -133,8 +138,8 @@ def behavior_cosines(vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
 
 
 def cross_layer(
-    vectors: SteeringVectors | Mapping[str, SteeringVectors],
-    other: SteeringVectors | Mapping[str, SteeringVectors] | None = None,
+    vectors: Vectors | Mapping[str, Vectors],
+    other: Vectors | Mapping[str, Vectors] | None = None,
 ) -> pd.DataFrame:
     """Cosine of every layer's vector with every other's (CAA, section 9).
 
@@ -153,15 +158,17 @@ def cross_layer(
     import pandas as pd
 
     other = vectors if other is None else other
-    if isinstance(vectors, SteeringVectors) and isinstance(other, SteeringVectors):
-        _require_same_width([vectors, other])
-        table = _table(vectors.values, other.values).tolist()
-        return pd.DataFrame(table, index=list(vectors.layers), columns=list(other.layers))
-    if isinstance(vectors, SteeringVectors) or isinstance(other, SteeringVectors):
+    if not isinstance(vectors, Mapping) and not isinstance(other, Mapping):
+        one, two = as_vectors(vectors), as_vectors(other)
+        _require_same_width([one, two])
+        table = _table(one.values, two.values).tolist()
+        return pd.DataFrame(table, index=list(one.layers), columns=list(two.layers))
+    if not isinstance(vectors, Mapping) or not isinstance(other, Mapping):
         raise ValueError("one behaviour's vectors were given beside a mapping: give both of one kind")
     if set(vectors) != set(other):
         raise ValueError(
-            f"vectors are of {sorted(vectors)} and the others of {sorted(other)}: give the same behaviours"
+            f"vectors are of {brief(sorted(vectors))} and the others of {brief(sorted(other))}: give the same "
+            "behaviours"
         )
     rows = [
         (name, layer_a, layer_b, float(value))
@@ -172,7 +179,7 @@ def cross_layer(
     return pd.DataFrame(rows, columns=["behavior", "layer_a", "layer_b", "cosine"])
 
 
-def norms(vectors: SteeringVectors | Mapping[str, SteeringVectors]) -> pd.DataFrame:
+def norms(vectors: Vectors | Mapping[str, Vectors]) -> pd.DataFrame:
     """Euclidean norm of every vector; `caa_lens.analysis.relative_norms` sets it beside the stream's.
 
     Returns:
@@ -180,9 +187,13 @@ def norms(vectors: SteeringVectors | Mapping[str, SteeringVectors]) -> pd.DataFr
     """
     import pandas as pd
 
-    named = {vectors.name: vectors} if isinstance(vectors, SteeringVectors) else vectors
-    rows = [(behavior, vector.layer, vector.norm()) for behavior, each in named.items() for vector in each]
+    named = vectors if isinstance(vectors, Mapping) else {vectors.name: vectors}
+    rows = [(behavior, vector.layer, vector.norm()) for behavior, each in _sets(named).items() for vector in each]
     return pd.DataFrame(rows, columns=["behavior", "layer", "norm"])
+
+
+def _sets(vectors: Mapping[str, Vectors]) -> dict[str, SteeringVectors]:
+    return {name: as_vectors(each) for name, each in vectors.items()}
 
 
 def _table(rows: Tensor, columns: Tensor) -> Tensor:

@@ -24,14 +24,14 @@ from torch import Tensor
 
 from caa_lens.analysis.lens import Norm, direction_logits, stream_logits
 from caa_lens.analysis.tokens import token_ids
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
 from caa_lens.engine.branching import branch_residuals
 from caa_lens.engine.packing import Branch
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, both_answers
 from caa_lens.steering.steering import edits_of
-from caa_lens.vectors.vectors import SteeringVectors
+from caa_lens.vectors.vectors import Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +41,8 @@ COLUMNS = ["layer", "a_lin", "constant", "decided", "readout", "readout_unit"]
 
 def early_layer(
     model: HookedModel,
-    vectors: SteeringVectors,
-    answers: ContrastDataset | Sequence[tuple[str, str]],
+    vectors: Vectors,
+    answers: Pairs | Sequence[tuple[str, str]],
     *,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -83,7 +83,7 @@ def early_layer(
     """
     import pandas as pd
 
-    adapter = adapt(model)
+    adapter, vectors = adapt(model), as_vectors(vectors)
     layers = check_layers(adapter, vectors.layers)
     for vector in vectors:
         edits_of(adapter, vector)
@@ -91,21 +91,29 @@ def early_layer(
         raise ValueError("there are no answers to predict: give items, or pairs of tokens such as [(' She', ' He')]")
     frame = pd.DataFrame({"layer": layers}).reindex(columns=COLUMNS)
     lettered = False
-    if isinstance(answers, ContrastDataset):
-        prompts, targets = _items(adapter, answers, prompt_format, system)
-        lettered = any(pair.letter for pair in answers)
+    items = _as_items(answers)
+    if items is not None:
+        prompts, targets = _items(adapter, items, prompt_format, system)
+        lettered = any(pair.letter for pair in items)
         right, prefers = _read_off(adapter, prompts, targets, layers, batch_size)
         frame["a_lin"] = right.double().mean(dim=0).tolist()
         frame["constant"] = int(targets[:, 0].bincount().max()) / len(targets)
         frame["decided"] = (prefers[:, :-1] == prefers[:, -1:]).double().mean(dim=0).tolist()
     else:
-        flat = token_ids(adapter, [token for pair in answers for token in pair])
+        flat = token_ids(adapter, [token for pair in cast("Sequence[tuple[str, str]]", answers) for token in pair])
         targets = torch.tensor(flat).view(-1, 2)
     parts: dict[str, Norm] = {} if lettered else {"readout": "weight", "readout_unit": "full"}
     for column, norm in parts.items():
         logits = direction_logits(adapter, vectors.values, norm).double()
         frame[column] = (logits[:, targets[:, 0]] - logits[:, targets[:, 1]]).mean(dim=1).tolist()
     return frame
+
+
+def _as_items(answers: Pairs | Sequence[tuple[str, str]]) -> ContrastDataset | None:
+    """Contrast pairs in any of their forms as a dataset; None for pairs of tokens' texts, which have no prompt."""
+    if isinstance(answers, ContrastDataset) or isinstance(answers[0], ContrastPair) or len(answers[0]) == 3:
+        return as_dataset(cast("Pairs", answers))
+    return None
 
 
 def _items(

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.analysis.tokens import text_tokens, token_ids
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Recipe
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers
@@ -36,7 +37,7 @@ AT_ONCE = 8192
 
 
 def logit_lens(
-    model: HookedModel, vectors: SteeringVector | SteeringVectors, k: int = 10, *, norm: Norm = "weight"
+    model: HookedModel, vectors: SteeringVector | SteeringVectors, k: int = 5, *, norm: Norm = "weight"
 ) -> pd.DataFrame:
     """The tokens that a vector speaks for, and those it speaks against, layer by layer.
 
@@ -65,7 +66,7 @@ def logit_lens(
     d_vocab = int(adapter.unembedding.shape[1])
     if not 1 <= k <= d_vocab:
         raise ValueError(f"k is {k}: give 1 to {d_vocab}, the size of {adapter.name}'s vocabulary")
-    logits = direction_logits(adapter, torch.stack([vector.value for vector in every]), norm)
+    logits = direction_logits(adapter, torch.stack([vector.values for vector in every]), norm)
     rows: list[tuple[Any, ...]] = []
     for vector, of_vector in zip(every, logits, strict=True):
         for end, largest in (("top", True), ("bottom", False)):
@@ -105,7 +106,7 @@ def unembedding_similarity(
     asked = None if tokens is None else token_ids(adapter, tokens)
     if asked is None and not 1 <= 2 * k <= d_vocab:
         raise ValueError(f"k is {k}: give 1 to {d_vocab // 2}, half the size of {adapter.name}'s vocabulary")
-    values = torch.stack([vector.value for vector in every])
+    values = torch.stack([vector.values for vector in every])
     dots = _times_unembedding(adapter, values)
     lengths = torch.cat([part.float().norm(dim=0) for part in unembedding.split(AT_ONCE, dim=1)]).cpu()
     cosines = dots / (values.norm(dim=-1, keepdim=True) * lengths)
@@ -166,7 +167,7 @@ def stream_lens(
     adapter = adapt(model)
     unknown = [site for site in sites if site not in get_args(Site)]
     if unknown or not sites:
-        raise ValueError(f"sites {unknown}: give one or more of {', '.join(get_args(Site))}")
+        raise ValueError(f"sites {brief(unknown)}: give one or more of {', '.join(get_args(Site))}")
     asked, d_vocab = check_layers(adapter, layers), int(adapter.unembedding.shape[1])
     if not 1 <= k <= d_vocab:
         raise ValueError(f"k is {k}: give 1 to {d_vocab}, the size of {adapter.name}'s vocabulary")
@@ -204,7 +205,7 @@ def direction_logits(
 ) -> Float[Tensor, "direction d_vocab"]:
     """Directions through as much of the final norm as asked, and through the unembedding; float32, on the CPU."""
     if norm not in get_args(Norm):
-        raise ValueError(f"norm {norm!r} is not known: give one of {', '.join(get_args(Norm))}")
+        raise ValueError(f"norm {brief(norm)} is not known: give one of {', '.join(get_args(Norm))}")
     if norm == "weight":
         weight, centers = _linear_part(adapter)
         directions = (directions - directions.mean(dim=-1, keepdim=True) if centers else directions) * weight

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any, Literal, cast, overload
 
 from caa_lens.datasets.records import Problems, check_record, read_records
+from caa_lens.datasets.splitting import share_out
 from caa_lens.files.bundled import data_dir
+from caa_lens.files.messages import brief
 from caa_lens.files.whole import write_whole
 
 OtherAnswers = Literal["error", "keep", "drop"]
@@ -122,7 +124,7 @@ class ContrastDataset(Sequence[ContrastPair]):
         names = ("prompt", "positive", "negative")
         rows = [_as_row(pair, names) for pair in pairs]
         if not rows:
-            raise ValueError(f"{name!r}: no pairs were given")
+            raise ValueError(f"{brief(name)}: no pairs were given")
         origin = "pairs given in Python"
         return _build(rows, names, name, f"{name} ({origin})", origin, other_answers, allow_empty_prompt)
 
@@ -172,7 +174,7 @@ class ContrastDataset(Sequence[ContrastPair]):
             ValueError: fractions that are not positive or do not sum to 1, or fewer than 3 different prompts.
         """
         if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-            raise ValueError(f"fractions must be three positive numbers that sum to 1, got {fractions}")
+            raise ValueError(f"fractions must be three positive numbers that sum to 1, got {brief(fractions)}")
         groups: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
             # Without a prompt, the completions are what must not be seen twice.
@@ -182,7 +184,7 @@ class ContrastDataset(Sequence[ContrastPair]):
                 f"{self.name!r} has {len(self)} pairs with {len(groups)} different prompts: a split into train, dev "
                 "and test needs at least 3 different prompts"
             )
-        chosen = _share_out(list(groups.values()), [pair.letter or "" for pair in self.pairs], fractions, seed)
+        chosen = share_out(list(groups.values()), [pair.letter or "" for pair in self.pairs], fractions, seed)
         train, dev, test = [
             self._select(sorted(indices), f"{self.name}/{part}", f"{part} split {fractions}, seed {seed}")
             for part, indices in zip(("train", "dev", "test"), chosen, strict=True)
@@ -216,6 +218,26 @@ class ContrastDataset(Sequence[ContrastPair]):
         pairs = tuple(self.pairs[index] for index in indices)
         n_other = sum({pair.positive, pair.negative} != {"(A)", "(B)"} for pair in pairs)
         return ContrastDataset(name, pairs, f"{self.origin}, {what}", _report(pairs, len(pairs), n_other, 0))
+
+
+Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
+"""Whatever takes pairs takes a dataset, or a list of pairs or of ``(prompt, positive, negative)`` triples."""
+
+
+def as_dataset(pairs: Pairs) -> ContrastDataset:
+    """A dataset as it is, and pairs or triples as a dataset called ``custom``, an empty prompt allowed.
+
+    Raises:
+        TypeError: for a string: the name of a behaviour is not its pairs.
+        ValueError: no pairs, and as `ContrastDataset.from_pairs`.
+    """
+    if isinstance(pairs, ContrastDataset):
+        return pairs
+    if isinstance(pairs, str):
+        raise TypeError(f"pairs is the string {brief(pairs)}: load them first, with load_contrast_pairs(...)")
+    if not len(pairs):
+        raise ValueError("no contrast pairs were given: at least one is needed")
+    return ContrastDataset.from_pairs(pairs, allow_empty_prompt=True)
 
 
 def check_apart(sets: Mapping[str, Iterable[ContrastPair]]) -> None:
@@ -280,6 +302,8 @@ def behaviors() -> tuple[str, ...]:
 
 def _find(source: str | Path, file_name: str) -> tuple[Path, bool]:
     """The file that `source` means, and whether it is a bundled one."""
+    if not isinstance(source, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"expected the name of a behaviour or the path of a file, got {brief(source)}")
     path = Path(source)
     if isinstance(source, Path) or path.suffix or len(path.parts) > 1:
         return path, False
@@ -291,8 +315,8 @@ def _find(source: str | Path, file_name: str) -> tuple[Path, bool]:
     close = difflib.get_close_matches(source, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(
-        f"{source!r} is not a bundled behaviour (these are: {', '.join(known) or 'none'}); {hint}a path to a .json, "
-        ".jsonl or .csv file is also allowed"
+        f"{brief(source)} is not a bundled behaviour (these are: {', '.join(known) or 'none'}); {hint}a path to a "
+        ".json, .jsonl or .csv file is also allowed"
     )
 
 
@@ -334,14 +358,14 @@ def _build(
         prompt, *answers = (cast("str", row[field]) for field in names)
         positive, negative = (_strip_letters(answer) for answer in answers)
         if positive == negative:
-            problems.add(index, names[2], f"got {negative!r}, the same as {names[1]}")
+            problems.add(index, names[2], f"got {brief(negative)}, the same as {names[1]}")
             continue
         n_stripped += (positive != answers[0]) + (negative != answers[1])
         other = [field for field, a in zip(names[1:], (positive, negative), strict=True) if a not in ("(A)", "(B)")]
         n_other += bool(other)
         if other and other_answers == "error":
             for field in other:
-                problems.add_choice(index, field, f"got {row[field]!r}, allowed (A) or (B)")
+                problems.add_choice(index, field, f"got {brief(row[field])}, allowed (A) or (B)")
         if not other or other_answers == "keep":
             pairs.append(ContrastPair(prompt, positive, negative))
     problems.raise_if_any(advice="pass other_answers='drop' or 'keep'")
@@ -359,26 +383,6 @@ def _letters(pairs: Iterable[ContrastPair]) -> dict[str, int]:
     return dict(sorted(Counter(pair.letter or "other" for pair in pairs).items()))
 
 
-def _share_out(
-    groups: list[list[int]], letters: Sequence[str], fractions: Sequence[float], seed: int
-) -> list[list[int]]:
-    """Deal groups of indices into parts, letter by letter, each to the part that lacks most; no part stays empty."""
-    generator = random.Random(seed)
-    generator.shuffle(groups)
-    groups.sort(key=lambda group: sorted(letters[index] for index in group))
-    parts: list[list[list[int]]] = [[] for _ in fractions]
-    sizes = [0] * len(parts)
-    for group in groups:
-        total = sum(sizes) + len(group)
-        neediest = max(range(len(parts)), key=lambda part: fractions[part] * total - sizes[part])
-        parts[neediest].append(group)
-        sizes[neediest] += len(group)
-    for part in parts:
-        if not part:
-            part.append(max(parts, key=len).pop())
-    return [[index for group in part for index in group] for part in parts]
-
-
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {brief(value)}")

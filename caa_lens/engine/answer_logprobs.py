@@ -61,7 +61,7 @@ class _Text:
         return len(self.answer) * (len(self.answer) + 1) // 2
 
 
-def score_answers(
+def answer_logprobs(
     adapter: Adapter,
     requests: Sequence[tuple[TokenIds, TokenIds]],
     ways: Sequence[Sequence[Edit]],

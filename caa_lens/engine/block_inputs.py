@@ -14,7 +14,7 @@ from caa_lens.models.adapters import Adapter, TokenIds, right_padded
 from caa_lens.models.sites import Point
 
 
-def entering(adapter: Adapter, layer: int, prompts: Sequence[TokenIds]) -> list[Float[Tensor, "pos d_model"]]:
+def block_inputs(adapter: Adapter, layer: int, prompts: Sequence[TokenIds]) -> list[Float[Tensor, "pos d_model"]]:
     """``hook_resid_pre`` of a layer for prompts of any lengths, float32, on the CPU.
 
     Prompts are padded on the right, where causal attention never looks.

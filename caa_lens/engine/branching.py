@@ -20,7 +20,14 @@ from torch import Tensor
 
 from caa_lens.engine.edits import points_of
 from caa_lens.engine.hooking import EndOfReading, Hooks, Reading, RowPass, hooked
-from caa_lens.engine.memory import fork_bytes, give_back, logits_at_once, most_tokens, prompt_bytes, working_bytes
+from caa_lens.engine.memory import (
+    fork_bytes,
+    logits_at_once,
+    most_tokens,
+    prompt_bytes,
+    release_freed_memory,
+    working_bytes,
+)
 from caa_lens.engine.packing import Branch, pack
 from caa_lens.models.adapters import Adapter, Prefix, TokenIds, left_padded, right_padded
 
@@ -30,7 +37,7 @@ PACKED_TOKENS = 256
 INLINE_TOKENS = 16
 """Up to so many tokens of branches are run in one pass with their prompt: a pass of their own would cost more."""
 
-GIVE_BACK_EVERY = 8
+RELEASE_EVERY = 8
 """Batches between two times that freed memory is handed back: pages that are used again at once cost time."""
 
 
@@ -139,8 +146,8 @@ def _batches(
             batch, order = order[:size], order[size:]
             yield {prompt: of_prompt[prompt] for prompt in batch}
             n_batches += 1
-            if n_batches % GIVE_BACK_EVERY == 0:
-                give_back(adapter.device)
+            if n_batches % RELEASE_EVERY == 0:
+                release_freed_memory(adapter.device)
 
 
 class _Run:

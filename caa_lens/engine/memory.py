@@ -38,7 +38,7 @@ def most_tokens(device: torch.device) -> int:
     return 1024 if device.type == "cpu" else 16384
 
 
-def give_back(device: torch.device) -> None:
+def release_freed_memory(device: torch.device) -> None:
     """Hand freed memory of the CPU back to the system, where the C library can (glibc).
 
     It keeps freed blocks for later. Batches differ in shape and blocks of one do not fit the next, so that a long job

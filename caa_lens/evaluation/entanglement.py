@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.evaluation.choices import summarize
-from caa_lens.vectors.vectors import SteeringVectors
+from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 OWN = "behavior"  # what a sweep's frame calls a behaviour's own vector
 
 
-def crossed(
-    vectors: Mapping[str, SteeringVectors], items: Mapping[str, ContrastDataset], layers: Mapping[str, int]
-) -> dict[str, Any]:
+def crossed(vectors: Mapping[str, Vectors], items: Mapping[str, Pairs], layers: Mapping[str, int]) -> dict[str, Any]:
     """The arguments of one `caa_lens.sweep` of every vector over every behaviour's items.
 
     Each vector keeps its own layer and is zero at the other vectors' layers, where it costs the sweep next to nothing.
@@ -51,10 +49,10 @@ def crossed(
     if OWN in vectors:
         raise ValueError(f"a behaviour is named {OWN!r}, as a sweep's frame names every own vector: rename it")
     used = tuple(sorted(set(layers.values())))
-    placed = {name: _placed(mine, name, layers[name], used) for name, mine in vectors.items()}
+    placed = {name: _placed(as_vectors(mine), name, layers[name], used) for name, mine in vectors.items()}
     return {
         "vectors": {name: placed[name] for name in items},
-        "items": dict(items),
+        "items": {name: as_dataset(each) for name, each in items.items()},
         "nulls": {name: [other for key, other in placed.items() if key != name] for name in items},
     }
 
@@ -112,5 +110,5 @@ def entanglement(
 def _placed(vectors: SteeringVectors, name: str, layer: int, used: tuple[int, ...]) -> SteeringVectors:
     """One layer of them, at that layer, and zero at the other layers in use."""
     values = torch.zeros(len(used), vectors.d_model)
-    values[used.index(layer)] = vectors[layer].value
+    values[used.index(layer)] = vectors[layer].values
     return SteeringVectors(values, used, vectors.provenance.then(f"layer {layer} only"), name)

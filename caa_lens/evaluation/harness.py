@@ -41,8 +41,8 @@ def harness_model(
     steer: Recipe | None = None,
     *,
     positions: Where = "prompt_end",
-    batch_size: int | None = None,
     seed: int = 0,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> Any:
     """A model as `lm_eval.simple_evaluate(model=...)` takes it: an `lm_eval.api.model.LM`, steered.
@@ -52,8 +52,8 @@ def harness_model(
         steer: What is added; None for the unsteered model.
         positions: ``"prompt_end"`` steers from the last token of the context on, as in CAA; ``"all"`` everywhere but at
             the first position, for tasks that do not generate.
-        batch_size: Prompts, or whole texts, run at once; None chooses by their length and the free memory.
         seed: Of sampling, where a task samples.
+        batch_size: Prompts, or whole texts, run at once; None chooses by their length and the free memory.
         progress: Show progress bars.
 
     Raises:
@@ -73,11 +73,11 @@ def evaluate(
     num_fewshot: int | None = None,
     include_path: str | Path | None = None,
     chat: bool = False,
-    system: str | None = None,
     positions: Where = "prompt_end",
-    batch_size: int | None = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
+    system: str | None = None,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Run tasks with every way of steering, and unsteered, on the same documents.
@@ -90,18 +90,18 @@ def evaluate(
         num_fewshot: Examples before each question; None for each task's own number.
         include_path: A folder with tasks of your own; where it has all ``tasks``, lm_eval's own are not looked at.
         chat: Put questions into the tokenizer's chat template.
-        system: A system prompt for every question.
         positions: See `harness_model`.
-        batch_size: See `harness_model`.
         n_bootstrap: Resamplings of the documents for metrics that are no mean over documents, such as perplexity.
         seed: Of few-shot examples, of sampling, and of the resampling.
+        system: A system prompt for every question.
+        batch_size: See `harness_model`.
         progress: Show progress bars; those of lm_eval itself are always shown.
 
     Returns:
         One row for each way of steering x task (or group) x metric x filter, with ``steer``, ``task``, ``metric``,
-        ``filter``, ``value``, ``stderr`` (over documents), ``n`` (documents), ``change`` (since unsteered) and
-        ``change_stderr`` (paired: the same documents), and ``higher_is_better``. Standard errors are NaN for a group's
-        metric that is no mean over its documents.
+        ``filter``, ``value``, ``stderr`` (over documents), ``n_documents``, ``value_change`` (since unsteered) and
+        ``value_change_stderr`` (paired: the same documents), and ``higher_is_better``. Standard errors are NaN for a
+        group's metric that is no mean over its documents.
 
     Raises:
         ImportError: If lm_eval is not installed.
@@ -266,8 +266,8 @@ def _rows(
         spread, paired = standard_errors(found, base, aggregate, n_bootstrap, seed)
         rows.append(
             {"steer": way, **{name: found[name] for name in names}, "value": found["value"], "stderr": spread}
-            | {"n": len(found["documents"]), "change": found["value"] - base["value"], "change_stderr": paired}
-            | {"higher_is_better": found["higher_is_better"]}
+            | {"n_documents": len(found["documents"]), "value_change": found["value"] - base["value"]}
+            | {"value_change_stderr": paired, "higher_is_better": found["higher_is_better"]}
         )
     return rows
 

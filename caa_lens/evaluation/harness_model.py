@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from caa_lens.engine.answer_logprobs import Score, Where, score_answers
+from caa_lens.engine.answer_logprobs import Score, Where, answer_logprobs
 from caa_lens.engine.decoding import Sampler, decoding
 from caa_lens.engine.edits import Edit
 from caa_lens.engine.memory import rows_at_once
@@ -188,7 +188,9 @@ class SteeredModel:
         flat = [pair for of_request in pairs for pair in of_request]
         progress = "scoring" if self._progress else False
         ways, rows = list(self._ways.values()), self._rows
-        scores = score_answers(self._adapter, flat, ways, positions=self._positions, batch_size=rows, progress=progress)
+        scores = answer_logprobs(
+            self._adapter, flat, ways, positions=self._positions, batch_size=rows, progress=progress
+        )
         for way, of_way in zip(self._ways, scores, strict=True):
             following = iter(of_way)
             for args, of_request in zip(new, pairs, strict=True):

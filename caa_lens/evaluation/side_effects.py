@@ -30,7 +30,7 @@ from caa_lens.interventions.interventions import Intervention, Recipe
 from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.prompts import format_prompt
 from caa_lens.steering.steering import edits_of, parts_of
-from caa_lens.vectors.vectors import SteeringVector, SteeringVectors
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def side_effects(
 
 def at_equal_damage(
     model: HookedModel,
-    vectors: SteeringVectors | Mapping[str, SteeringVector],
+    vectors: Vectors | Mapping[str, SteeringVector],
     texts: Sequence[str],
     budget: float,
     *,
@@ -134,7 +134,7 @@ def at_equal_damage(
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
-        vectors: A vector for each layer, or single vectors by name.
+        vectors: A vector for each layer, one vector, or single vectors by name.
         texts: Neutral running text; at least three tokens each.
         budget: In nats, such as 0.1; well above what rounding does (see `side_effects`).
         sign: 1 steers along the vectors, -1 against them; the two are not symmetric.
@@ -249,9 +249,9 @@ def _pooled(of_way: Sequence[TokenScores]) -> torch.Tensor:
     return torch.cat([scores.kl for scores in of_way])
 
 
-def _named(vectors: SteeringVectors | Mapping[str, SteeringVector]) -> list[tuple[str, SteeringVector]]:
-    if isinstance(vectors, SteeringVectors):
-        return [(vectors.name, vector) for vector in vectors]
+def _named(vectors: Vectors | Mapping[str, SteeringVector]) -> list[tuple[str, SteeringVector]]:
+    if isinstance(vectors, SteeringVector | SteeringVectors):
+        return [(vectors.name, vector) for vector in as_vectors(vectors)]
     if not isinstance(vectors, Mapping) or any(not isinstance(each, SteeringVector) for each in vectors.values()):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
             f"vectors are {type(vectors).__name__}: give SteeringVectors, or a mapping of names to single vectors, "

@@ -1,7 +1,7 @@
 """An explorer for notebooks: turn a vector up and down, and watch what the model says.
 
 `explorer` shows a prompt's text without and with steering, every token coloured by how much of the vector it has, and
-for a question with two choices the probability of each. It only calls `caa_lens.explorer.looking.look`, draws what
+for a question with two choices the probability of each. It only calls `caa_lens.explorer.look`, draws what
 comes back, and remembers the last few settings.
 
 What is drawn always belongs to the settings written above it: a change hides the last result before anything runs,
@@ -20,12 +20,13 @@ from typing import Any, cast
 
 import ipywidgets
 
-from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
+from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
 from caa_lens.explorer.looking import Look, Shown, as_html, look, shorten
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.prompts import PromptFormat
 from caa_lens.steering.steering import edits_of
-from caa_lens.vectors.vectors import SteeringVectors
+from caa_lens.vectors.vectors import Vectors, as_vectors
 
 REMEMBERED = 32
 """So many settings' results are kept, the last ones."""
@@ -43,9 +44,9 @@ in while the model ran."""
 
 def explorer(
     model: HookedModel,
-    vectors: SteeringVectors | Mapping[str, SteeringVectors],
+    vectors: Vectors | Mapping[str, Vectors],
     prompts: Sequence[str] | None = None,
-    items: ContrastDataset | Mapping[str, ContrastDataset] | None = None,
+    items: Pairs | Mapping[str, Pairs] | None = None,
     *,
     layer: int | Mapping[str, int] | None = None,
     max_new_tokens: int = 40,
@@ -78,19 +79,25 @@ def explorer(
         >>> widget.current.choices["answer"].tolist()
         ['(A)', '(B)', '(A)', '(B)']
     """
-    named = {vectors.name: vectors} if isinstance(vectors, SteeringVectors) else dict(vectors)
+    given = vectors if isinstance(vectors, Mapping) else {vectors.name: vectors}
+    named = {name: as_vectors(each) for name, each in given.items()}
     if not named:
         raise ValueError("no vectors were given: at least one behaviour is needed")
     if isinstance(prompts, str):
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
-    if isinstance(items, ContrastDataset):
+    if items is not None and not isinstance(items, Mapping):
         if len(named) > 1:
-            raise ValueError(f"there are {len(named)} behaviours: give items as a mapping by behaviour, {list(named)}")
+            raise ValueError(
+                f"there are {len(named)} behaviours: give items as a mapping by behaviour, {brief(list(named))}"
+            )
         items = {name: items for name in named}
+    offered = {name: as_dataset(each) for name, each in (items or {}).items()}
     own = dict(layer) if isinstance(layer, Mapping) else {}
-    for what, given in (("items", items or {}), ("layer", own)):
+    for what, given in (("items", offered), ("layer", own)):
         if unknown := sorted(set(given) - set(named)):
-            raise ValueError(f"{what} has the names {unknown} and vectors have {sorted(named)}: give the same names")
+            raise ValueError(
+                f"{what} has the names {brief(unknown)} and vectors have {brief(sorted(named))}: give the same names"
+            )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: give 1 or more")
     adapter = adapt(model)
@@ -107,7 +114,7 @@ def explorer(
         return look(model, named[behavior][layer], prompt, multiplier, **options)
 
     layers = {name: each.layers for name, each in named.items()}
-    return Explorer(looked, layers, list(prompts or ()), items or {}, own, first)
+    return Explorer(looked, layers, list(prompts or ()), offered, own, first)
 
 
 class Explorer(ipywidgets.VBox):

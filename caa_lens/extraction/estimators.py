@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.files.messages import brief
 from caa_lens.vectors.vectors import SteeringVectors, random_like
 
 LEAST_SHRINKAGE = 1e-6
@@ -168,11 +169,11 @@ def estimate(activations: ContrastActivations, method: str = "mean difference", 
         >>> from caa_lens.vectors import Provenance
         >>> positive, negative = torch.tensor([[[3.0, 1.0]], [[5.0, -1.0]]]), torch.zeros(2, 1, 2)
         >>> activations = ContrastActivations(positive, negative, (4,), (0, 1), Provenance.unknown("toy"), "kind")
-        >>> estimate(activations, "median")[4].value
+        >>> estimate(activations, "median")[4].values
         tensor([4., 0.])
     """
     if method != "random" and method not in ESTIMATORS:
-        raise ValueError(f"there is no estimator {method!r}: choose one of {', '.join([*ESTIMATORS, 'random'])}")
+        raise ValueError(f"there is no estimator {brief(method)}: choose one of {', '.join([*ESTIMATORS, 'random'])}")
     if not len(activations.positive):
         raise ValueError(f"the activations {activations.name!r} are of no pairs: at least one is needed")
     mean = activations.vectors()

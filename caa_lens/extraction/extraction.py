@@ -19,16 +19,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.engine.branching import branch_residuals
 from caa_lens.engine.packing import Branch
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers, model_info
 from caa_lens.models.sites import check_site
 from caa_lens.prompts import PromptFormat, common_prefix, default_format, format_prompt
 from caa_lens.vectors.vectors import Provenance, SteeringVectors
-
-Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +62,9 @@ def extract_vectors(
     *,
     layers: Sequence[int] | None = None,
     read: str | int = "answer_letter",
+    site: str = "resid_post",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    site: str = "resid_post",
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> SteeringVectors:
@@ -73,13 +72,13 @@ def extract_vectors(
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
-        pairs: Contrast pairs.
+        pairs: A dataset, or a list of contrast pairs or of ``(prompt, positive, negative)`` triples.
         layers: None for all.
         read: Where to read: a role of the formatted prompt (its last token), or a position counted from either end.
-        prompt_format: None chooses the tokenizer's chat template where there is one, else the paper's base format.
-        system: A system prompt for every pair.
         site: Where in each block to read, and so where the vectors are used: ``resid_post`` for CAA, or ``resid_pre``,
             ``attn_out``, ``resid_mid``, ``mlp_out`` (see `caa_lens.models.sites`).
+        prompt_format: None chooses the tokenizer's chat template where there is one, else the paper's base format.
+        system: A system prompt for every pair.
         batch_size: Pairs run at once; None chooses by their length and the free memory.
         progress: Show a progress bar, under this text where it is one.
 
@@ -87,7 +86,7 @@ def extract_vectors(
         ValueError: For layers or a site the model lacks, no pairs, a role a pair does not have, or a pair whose two
             sides are the same up to the read position.
     """
-    adapter, asked, pairs = adapt(model), check_places(model, layers, site), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), check_places(model, layers, site), as_dataset(pairs)
     total = torch.zeros(len(asked), adapter.d_model, dtype=torch.float64)
 
     def add(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -104,9 +103,9 @@ def extract_activations(
     *,
     layers: Sequence[int] | None = None,
     read: str | int = "answer_letter",
+    site: str = "resid_post",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    site: str = "resid_post",
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> ContrastActivations:
@@ -114,7 +113,7 @@ def extract_activations(
 
     Takes ``2 x pairs x layers x d_model x 4`` bytes of memory.
     """
-    adapter, asked, pairs = adapt(model), check_places(model, layers, site), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), check_places(model, layers, site), as_dataset(pairs)
     sides = torch.empty(2, len(pairs), len(asked), adapter.d_model)
 
     def keep(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -131,16 +130,6 @@ def check_places(model: HookedModel, layers: Sequence[int] | None, site: str) ->
     for layer in asked:
         check_site(adapter, layer, site)
     return asked
-
-
-def _dataset(pairs: Pairs) -> ContrastDataset:
-    if isinstance(pairs, ContrastDataset):
-        return pairs
-    if isinstance(pairs, str):
-        raise TypeError(f"pairs is the string {pairs!r}: load them first, with load_contrast_pairs({pairs!r})")
-    if not len(pairs):
-        raise ValueError("no contrast pairs were given: at least one is needed")
-    return ContrastDataset.from_pairs(pairs, allow_empty_prompt=True)
 
 
 def _read(
@@ -168,7 +157,7 @@ def _read(
                 raise ValueError(f"pair {index}: {error}") from None
         if sides[0] == sides[1]:
             raise ValueError(
-                f"pair {index}: its two sides are the same tokens up to the read position {read!r}, so their "
+                f"pair {index}: its two sides are the same tokens up to the read position {brief(read)}, so their "
                 "difference is zero: read further on, for example read='answer_end'"
             )
         shared = common_prefix(sides[0], sides[1], at_most=min(len(side) for side in sides) - 1)

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
-from caa_lens.vectors.provenance import drawing
-from caa_lens.vectors.vectors import SteeringVectors, random_like
+from caa_lens.files.messages import brief
+from caa_lens.vectors.provenance import seeded_generator
+from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors, random_like
 
 KINDS = ("random", "permuted", "shuffled")
 
 
 def null_vectors(
-    vectors: SteeringVectors,
+    vectors: Vectors,
     n: int,
     *,
     kind: str = "random",
@@ -41,8 +42,9 @@ def null_vectors(
     Raises:
         ValueError: For an unknown kind, a negative number, or shuffled nulls without activations of the same layers.
     """
+    vectors = as_vectors(vectors)
     if kind not in KINDS:
-        raise ValueError(f"there are no nulls of the kind {kind!r}: give one of {', '.join(KINDS)}")
+        raise ValueError(f"there are no nulls of the kind {brief(kind)}: give one of {', '.join(KINDS)}")
     if kind == "random":
         return random_like(vectors, n, seed)
     if n < 0:
@@ -72,8 +74,8 @@ def null_vectors(
 
 def _permuted(vectors: SteeringVectors, index: int, seed: int) -> Tensor:
     def of_layer(layer: int) -> Tensor:
-        order = torch.randperm(vectors.d_model, generator=drawing(f"{seed}/{vectors.name}/{layer}/{index}"))
-        return vectors[layer].value.double()[order]
+        order = torch.randperm(vectors.d_model, generator=seeded_generator(f"{seed}/{vectors.name}/{layer}/{index}"))
+        return vectors[layer].values.double()[order]
 
     return torch.stack([of_layer(layer) for layer in vectors.layers])
 
@@ -81,7 +83,7 @@ def _permuted(vectors: SteeringVectors, index: int, seed: int) -> Tensor:
 def _half_negated(n: int, name: str, index: int, seed: int) -> Tensor:
     """Signs of the pairs: as many minus as plus, but for one where their number is odd."""
     signs = torch.ones(n, dtype=torch.float64)
-    signs[torch.randperm(n, generator=drawing(f"{seed}/{name}/-1/{index}"))[: (n + 1) // 2]] = -1
+    signs[torch.randperm(n, generator=seeded_generator(f"{seed}/{name}/-1/{index}"))[: (n + 1) // 2]] = -1
     return signs
 
 

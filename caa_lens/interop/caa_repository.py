@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from caa_lens.files.whole import write_whole
-from caa_lens.vectors.vectors import Provenance, SteeringVectors, describe_layers
+from caa_lens.vectors.vectors import Provenance, SteeringVectors, Vectors, as_vectors, describe_layers
 
 _FILE = re.compile(r"vec_layer_(\d+)_(.+)\.pt")
 
@@ -67,13 +67,14 @@ def load_caa_vectors(folder: str | Path, behavior: str, model_name: str) -> Stee
     return SteeringVectors(torch.stack([tensor.float() for tensor in tensors]), layers, provenance, behavior)
 
 
-def save_caa_vectors(vectors: SteeringVectors, folder: str | Path, behavior: str, model_name: str) -> None:
+def save_caa_vectors(vectors: Vectors, folder: str | Path, behavior: str, model_name: str) -> None:
     """Write one file per layer, where the CAA code looks for them; existing ones are replaced.
 
     Raises:
         ValueError: the vectors come from a weight-processed model, whose residual stream is not Hugging Face's, or from
             another site than a block's output, where the CAA code adds them.
     """
+    vectors = as_vectors(vectors)
     site = vectors.provenance.hook_point
     if site not in ("hook_resid_post", "unknown", ""):
         raise ValueError(
@@ -89,7 +90,7 @@ def save_caa_vectors(vectors: SteeringVectors, folder: str | Path, behavior: str
         )
     for vector in vectors:
         path = Path(folder) / behavior / f"vec_layer_{vector.layer}_{model_name.rsplit('/', 1)[-1]}.pt"
-        write_whole(path, partial(torch.save, vector.value))
+        write_whole(path, partial(torch.save, vector.values))
 
 
 def _load_vector(path: Path) -> Tensor:

@@ -1,7 +1,7 @@
 """What is done with a vector, as values: how much, where, by which operation, under which condition, for how long.
 
 `caa_lens.steering` carries these out. They are plain values that can be made, compared and printed without a model, and
-nothing here knows one.
+nothing here knows one; the engine and all above it import them.
 """
 
 from caa_lens.interventions.interventions import Condition as Condition

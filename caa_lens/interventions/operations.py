@@ -24,6 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caa_lens.files.messages import brief
+
 Amount = float | Tensor
 """How much of an operation is done: a number, or a tensor ``[..., 1]`` with one for each activation."""
 
@@ -114,7 +116,7 @@ class Add:
     """`add`."""
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return add(activations, vector, multiplier)
 
 
@@ -123,7 +125,7 @@ class Ablate:
     """`ablate`."""
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return ablate(activations, vector, multiplier)
 
 
@@ -139,7 +141,7 @@ class SetProjection:
             raise ValueError(f"SetProjection({self.value}): the value is a finite number, in units of the activations")
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return set_projection(activations, vector, self.value, multiplier)
 
 
@@ -159,7 +161,7 @@ class Clamp:
             )
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return clamp(activations, vector, self.low, self.high, multiplier)
 
 
@@ -178,7 +180,7 @@ class Rotate:
             )
 
     def __call__(self, activations: Tensor, vector: Tensor, multiplier: Amount = 1.0) -> Tensor:
-        """Do it."""
+        """The activations afterwards."""
         return rotate(activations, vector, self.degrees, multiplier)
 
 
@@ -205,6 +207,6 @@ def parse_operation(text: str) -> Operation:
         if "could not convert" not in str(error):
             raise
     raise ValueError(
-        f"operation {text!r} cannot be read: give add, ablate, set:VALUE, clamp:LOW:HIGH or rotate:DEGREES, such as "
-        "set:3.5, clamp:-1:1 or rotate:30"
+        f"operation {brief(text)} cannot be read: give add, ablate, set:VALUE, clamp:LOW:HIGH or rotate:DEGREES, such "
+        "as set:3.5, clamp:-1:1 or rotate:30"
     )

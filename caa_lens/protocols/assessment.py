@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
 from caa_lens.evaluation.choices import choose_layer, summarize
 from caa_lens.evaluation.items import steerability_summary, swapped
 from caa_lens.evaluation.reliability import directional_agreement, separability, split_half
+from caa_lens.evaluation.statistics import Estimate, resampled
 from caa_lens.extraction.extraction import ContrastActivations, extract_activations
 from caa_lens.extraction.nulls import KINDS, null_vectors
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
 from caa_lens.sweeps import sweep
@@ -37,14 +39,15 @@ OF_READING = ("agreement", "reliability", "reliability_low", "d_prime", "share_o
 
 def assess(
     model: HookedModel,
-    train: ContrastDataset,
-    dev: ContrastDataset,
-    test: ContrastDataset,
+    train: Pairs,
+    dev: Pairs,
+    test: Pairs,
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_null: int = 100,
+    n_nulls: int = 20,
     seed: int = 0,
+    read: str | int = "answer_letter",
     site: str = "resid_post",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -57,13 +60,14 @@ def assess(
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
-        train: What the vector is made from.
+        train: What the vector is made from; a dataset, or a list of contrast pairs or triples, as the other two.
         dev: What the layer is chosen on, by `choose_layer`.
         test: What is reported.
         layers: To choose from; None for all.
         multipliers: At least one that is not 0; positive and negative ones are reported apart.
-        n_null: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`.
+        n_nulls: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`.
         seed: Of the nulls and of all resampling.
+        read: Where vectors are read, see `extract_vectors`; for answers that are no letters, ``"answer_end"``.
         site: Where in each block the vector is read and added; see `extract_vectors`.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -85,19 +89,19 @@ def assess(
     Raises:
         ValueError: For sets that share a question, or as `extract_activations` and `sweep` say; before the model runs.
     """
+    train, dev, test = as_dataset(train), as_dataset(dev), as_dataset(test)
     _check(train, dev, test, multipliers)
-    _check_nulls(n_null)
+    _check_nulls(n_nulls)
+    bar = _bars(progress, train.name.partition("/")[0])
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-
-    def bar(text: str) -> str | bool:
-        return f"{text} {train.name.partition('/')[0]}" if progress else False
-
-    activations = extract_activations(model, train, layers=layers, site=site, progress=bar("extracting"), **options)
+    place: dict[str, Any] = {"layers": layers, "read": read, "site": site}
+    activations = extract_activations(model, train, progress=bar("extracting"), **place, **options)
     vectors = activations.vectors()
     on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
     layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
     there = _at_layer(activations, layer)
-    measured = measure(model, there, test, multipliers=multipliers, n_null=n_null, seed=seed, progress=bar, **options)
+    tested: dict[str, Any] = {"multipliers": multipliers, "n_nulls": n_nulls, "seed": seed, "read": read}
+    measured = measure(model, there, test, progress=progress, **tested, **options)
     return tabulate(measured, seed=seed)
 
 
@@ -120,16 +124,16 @@ class Measured:
 def measure(
     model: HookedModel,
     activations: ContrastActivations,
-    test: ContrastDataset,
+    test: Pairs,
     *,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_null: int = 100,
+    n_nulls: int = 20,
     seed: int = 0,
     read: str | int = "answer_letter",
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     batch_size: int | None = None,
-    progress: Callable[[str], str | bool] = lambda stage: False,
+    progress: bool = False,
 ) -> Measured:
     """Everything that `assess` needs of the model, once there is a layer.
 
@@ -138,40 +142,41 @@ def measure(
         activations: Of the training pairs, at one layer; their mean difference is what is assessed.
         test: As the other arguments, see `assess`.
         multipliers: At least one that is not 0.
-        n_null: So many nulls of each kind.
+        n_nulls: So many nulls of each kind.
         seed: Of the nulls.
         read: Where the activations were read, and those of ``test`` are.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
         batch_size: Prompts run at once.
-        progress: Given a stage, the text of its progress bar, or False for none.
+        progress: Show progress bars.
 
     Raises:
         ValueError: For activations of several layers, and as `sweep`.
     """
     import pandas as pd
 
-    _check_nulls(n_null)
+    test = as_dataset(test)
+    _check_nulls(n_nulls)
     if len(activations.layers) != 1:
         raise ValueError(
-            f"the activations are of layers {list(activations.layers)}: give those of the one layer that is assessed, "
-            "extract_activations(..., layers=[layer])"
+            f"the activations are of layers {brief(list(activations.layers))}: give those of the one layer that is "
+            "assessed, extract_activations(..., layers=[layer])"
         )
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    layers = activations.layers
+    layers, bar = activations.layers, _bars(progress, activations.name)
     place: dict[str, Any] = {"layers": layers, "site": activations.provenance.site, "read": read}
-    held_out = extract_activations(model, test, progress=progress("reading"), **place, **options)
+    held_out = extract_activations(model, test, progress=bar("reading"), **place, **options)
     vector = activations.vectors()
     nulls = [
-        null for kind in KINDS for null in null_vectors(vector, n_null, kind=kind, seed=seed, activations=activations)
+        null for kind in KINDS for null in null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations)
     ]
     asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, **options}
-    items = sweep(model, vector, test, nulls=nulls, progress=progress("measuring"), **asked)
+    items = sweep(model, vector, test, nulls=nulls, progress=bar("measuring"), **asked)
     both_ways = _asked_twice(test)
     if both_ways is None:
         twice = items.iloc[:0]
     else:
-        twice = sweep(model, vector, both_ways, progress=progress("asking again of"), **asked)
+        twice = sweep(model, vector, both_ways, progress=bar("asking again of"), **asked)
     halves, along = split_half(activations, seed=seed).iloc[0], separability(activations, held_out).iloc[0]
     reading = {
         "behavior": vector.name,
@@ -202,8 +207,7 @@ def tabulate(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
         if len(twice):
             found = _effects_of_items(twice, frame["item"].nunique(), seed)
             for place, multiplier in enumerate(table["multiplier"]):
-                effect, low, high = found[multiplier]
-                table.loc[place, ["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = effect, low, high
+                table.loc[place, ["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = [*found[multiplier]]
         steerable = steerability_summary(frame, seed=seed).iloc[0]
         for column in OF_SLOPES:
             table[column] = steerable[column]
@@ -214,7 +218,7 @@ def tabulate(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def verdict(table: pd.DataFrame) -> list[str]:
+def describe_assessment(table: pd.DataFrame) -> list[str]:
     """An assessment in sentences, each with the numbers behind it; the doubts as plainly as the rest.
 
     Args:
@@ -281,15 +285,20 @@ def _about_nulls(at: str, row: Mapping[str, Any]) -> list[str]:
     return [f"{at} it beats {', '.join(beaten)} vectors of the same norm."] if beaten else []
 
 
+def _bars(progress: bool, name: str) -> Callable[[str], str | bool]:
+    """The text of each stage's progress bar, or False for none."""
+    return lambda stage: f"{stage} {name}" if progress else False
+
+
 def _check(train: ContrastDataset, dev: ContrastDataset, test: ContrastDataset, multipliers: Sequence[float]) -> None:
     if not any(multiplier for multiplier in multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give at least one that is not 0")
     check_apart({"train": train, "dev": dev, "test": test})
 
 
-def _check_nulls(n_null: int) -> None:
-    if n_null < 1:
-        raise ValueError(f"n_null is {n_null}: no effect is given without its null, so give 1 or more, as 100")
+def _check_nulls(n_nulls: int) -> None:
+    if n_nulls < 1:
+        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 20")
 
 
 def _at_layer(activations: ContrastActivations, layer: int) -> ContrastActivations:
@@ -311,15 +320,12 @@ def _asked_twice(test: ContrastDataset) -> ContrastDataset | None:
     return ContrastDataset.from_pairs([*test, *other], name=test.name, allow_empty_prompt=True)
 
 
-def _effects_of_items(frame: pd.DataFrame, n_items: int, seed: int) -> dict[float, tuple[float, float, float]]:
+def _effects_of_items(frame: pd.DataFrame, n_items: int, seed: int) -> dict[float, Estimate]:
     """By multiplier: the mean over items of the mean over both ways of asking, with its 95 % bootstrap interval."""
-    import numpy as np
-
     moved = frame.pivot_table(index="item", columns="multiplier", values="p_matching").sort_index()
-    found: dict[float, tuple[float, float, float]] = {}
-    draws = np.random.default_rng(seed).integers(0, n_items, (2000, n_items))
+    found: dict[float, Estimate] = {}
+    items = resampled(n_items, seed=seed)
     for multiplier in moved.columns:
         change = (moved[multiplier] - moved[0.0]).to_numpy().reshape(2, n_items).mean(axis=0)
-        low, high = np.quantile(change[draws].mean(axis=1), [0.025, 0.975])
-        found[float(multiplier)] = float(change.mean()), float(low), float(high)
+        found[float(multiplier)] = items.mean(change)
     return found

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import Pairs, as_dataset, check_apart
 from caa_lens.evaluation.choices import summarize, summarize_each
 from caa_lens.evaluation.side_effects import at_equal_damage, side_effects
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVectors, random_like
+from caa_lens.vectors.vectors import Vectors, as_vectors, random_like
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ class OperatingPoint:
 
 def damage(
     model: HookedModel,
-    vectors: SteeringVectors,
+    vectors: Vectors,
     texts: Sequence[str],
     *,
     layers: Sequence[int] | None = None,
@@ -75,11 +76,12 @@ def damage(
     """
     import pandas as pd
 
+    vectors = as_vectors(vectors)
     used = vectors.layers if layers is None else check_layers(model, layers)
     cells = [(layer, float(multiplier)) for layer in used for multiplier in multipliers]
     recipes = {f"layer {layer} x {multiplier:g}": vectors[layer] * multiplier for layer, multiplier in cells}
     if len(recipes) < len(cells):
-        raise ValueError(f"multipliers {list(multipliers)}: give each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give each once")
     frame = side_effects(model, recipes, texts, batch_size=batch_size, progress=progress)
     means = {"kl": "kl_mean", **{name: name for name in ("nll_unsteered", "nll_steered", "top1_agreement")}}
     rows: list[dict[str, Any]] = []
@@ -183,9 +185,9 @@ def selected(
 
 def select(
     model: HookedModel,
-    vectors: SteeringVectors,
-    dev: ContrastDataset,
-    test: ContrastDataset,
+    vectors: Vectors,
+    dev: Pairs,
+    test: Pairs,
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
@@ -193,7 +195,7 @@ def select(
     min_mass: float = 0.0,
     max_kl: float | None = None,
     texts: Sequence[str] = (),
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -213,7 +215,7 @@ def select(
         min_mass: See `choose`.
         max_kl: See `choose`; needs ``texts``.
         texts: Neutral running text, on which the KL is measured; the table has ``kl`` where they are given.
-        n_random: Random vectors of the same norm, on the test items.
+        n_nulls: Random vectors of the same norm, on the test items.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -227,12 +229,14 @@ def select(
         ValueError: Before the model runs, for sets that share a question, and as `choose` and `sweep` say.
     """
     check_conditions(sign, min_mass, max_kl, measured=bool(texts), multipliers=multipliers)
+    vectors, dev, test = as_vectors(vectors), as_dataset(dev), as_dataset(test)
     check_apart({"dev": dev, "test": test})
+    name = vectors.name
     steps = [sign * float(multiplier) for multiplier in multipliers]
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
 
     def bar(text: str) -> str | bool:
-        return f"{text} {vectors.name}" if progress else False
+        return f"{text} {name}" if progress else False
 
     measured: pd.DataFrame | None = None
     if texts:
@@ -246,7 +250,7 @@ def select(
     )
     chosen = choose(on_dev, sign=sign, min_mass=min_mass, max_kl=max_kl, damage=measured)
     [point] = chosen.values()
-    asked: dict[str, Any] = {"layers": [point.layer], "multipliers": [point.multiplier], "n_random": n_random}
+    asked: dict[str, Any] = {"layers": [point.layer], "multipliers": [point.multiplier], "n_nulls": n_nulls}
     frame = sweep(model, vectors, test, seed=seed, progress=bar("measuring"), **asked, **options)
     table = selected(on_dev, summarize(frame, seed=seed), chosen)
     return table if measured is None else table.merge(measured[[*CELL, "kl"]], on=CELL)
@@ -254,8 +258,8 @@ def select(
 
 def at_budget(
     model: HookedModel,
-    vectors: SteeringVectors | Mapping[str, SteeringVectors],
-    items: ContrastDataset,
+    vectors: Vectors | Mapping[str, Vectors],
+    items: Pairs,
     texts: Sequence[str],
     budget: float,
     *,
@@ -263,7 +267,7 @@ def at_budget(
     quantile: float = 0.95,
     largest: float = 64.0,
     tolerance: float = 0.01,
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -283,7 +287,7 @@ def at_budget(
         quantile: Of the KL per token.
         largest: The largest multiplier that is tried, without its sign.
         tolerance: Of the multiplier, as a part of it.
-        n_random: So many random vectors of each layer, each brought to the same budget by a multiplier of its own.
+        n_nulls: So many random vectors of each layer, each brought to the same budget by a multiplier of its own.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -302,7 +306,8 @@ def at_budget(
 
     Source: comparison of steering methods at a fixed KL: the steering-lite library.
     """
-    named = {vectors.name: vectors} if isinstance(vectors, SteeringVectors) else dict(vectors)
+    given = vectors if isinstance(vectors, Mapping) else {vectors.name: vectors}
+    named, items = {name: as_vectors(each) for name, each in given.items()}, as_dataset(items)
     if not named:
         raise ValueError("no vectors were given: at least one is needed, such as {'mean difference': vectors}")
     first, *others = named
@@ -310,9 +315,9 @@ def at_budget(
         named[first].require_same_shape(named[name])
     for pair in items[:1]:
         format_prompt(model, pair.prompt, pair.positive, prompt_format=prompt_format, system=system)
-    randoms = {null.name: null for null in random_like(named[first], n_random, seed)}
+    randoms = {null.name: null for null in random_like(named[first], n_nulls, seed)}
     if both := sorted(set(named) & {*randoms, "behavior"}):
-        raise ValueError(f"vectors are named {both}, as a sweep names its own: give other names")
+        raise ValueError(f"vectors are named {brief(both)}, as a sweep names its own: give other names")
     every = named | randoms
     single = {f"{name} at layer {each.layer}": each for name, of_layers in every.items() for each in of_layers}
     search: dict[str, Any] = {"sign": sign, "quantile": quantile, "largest": largest, "tolerance": tolerance}
@@ -357,13 +362,15 @@ def check_conditions(
     """
     if sign not in (-1, 1) or not 0 <= min_mass <= 1 or (max_kl is not None and not max_kl > 0):
         raise ValueError(
-            f"sign {sign}, min_mass {min_mass}, max_kl {max_kl}: sign is 1 or -1, min_mass is from 0 to 1, max_kl is a "
-            "positive number of nats"
+            f"sign {brief(sign)}, min_mass {brief(min_mass)}, max_kl {brief(max_kl)}: sign is 1 or -1, min_mass is "
+            "from 0 to 1, max_kl is a positive number of nats"
         )
     if max_kl is not None and not measured:
         raise ValueError(f"max_kl {max_kl} needs the KL on neutral text: give damage=damage(...), or texts to select()")
     if not multipliers or not all(multiplier > 0 for multiplier in multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give numbers above 0; sign=-1 steers against the vector")
+        raise ValueError(
+            f"multipliers {brief(list(multipliers))}: give numbers above 0; sign=-1 steers against the vector"
+        )
 
 
 def _cell(summary: pd.DataFrame, behavior: str, point: OperatingPoint, where: str) -> dict[str, Any]:

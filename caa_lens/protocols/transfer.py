@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from caa_lens.analysis import cosine
-from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.evaluation.choices import summarize_each
 from caa_lens.extraction.extraction import extract_vectors
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, describe_layers, random_like
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors, describe_layers, random_like
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,14 +54,14 @@ SYSTEM_PROMPTS: dict[str, str | None] = {
 
 def across_layers(
     model: HookedModel,
-    vectors: SteeringVectors,
-    items: ContrastDataset,
+    vectors: Vectors,
+    items: Pairs,
     *,
     made_at: Sequence[int] | None = None,
     used_at: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     norm: Norm = "own",
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -78,7 +79,7 @@ def across_layers(
         multipliers: At least one that is not 0.
         norm: ``own`` adds a vector as long as it is. Residual streams grow from layer to layer, so an early vector is
             then short for a late layer; ``target`` gives it the length of the vector of the layer at which it is added.
-        n_random: Random vectors of the same lengths in the same cells.
+        n_nulls: Random vectors of the same lengths in the same cells.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -99,15 +100,16 @@ def across_layers(
     import numpy as np
 
     check_cells(multipliers, norm)
+    vectors, items = as_vectors(vectors), as_dataset(items)
     sources = vectors.layers if made_at is None else check_layers(model, made_at)
     targets = vectors.layers if used_at is None else check_layers(model, used_at)
     rows = {source: vectors[source] for source in sources}
     lengths = [vectors[target].norm() for target in targets] if norm == "target" else None
     ways = {str(source): _moved(row, targets, lengths) for source, row in rows.items()}
     if norm == "own":
-        nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_random, seed)]
+        nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     else:
-        nulls = random_like(next(iter(ways.values())), n_random, seed)  # of the same lengths for all of them
+        nulls = random_like(next(iter(ways.values())), n_nulls, seed)  # of the same lengths for all of them
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     frame, names = _swept(
         model, ways, items, nulls, layers=targets, multipliers=multipliers, progress=progress, **options
@@ -116,7 +118,7 @@ def across_layers(
     table["made_at"] = table["made_at"].astype(int)
     cells = list(zip(table["made_at"], table["used_at"], strict=True))
     alike = {
-        (source, target): float(vectors[target].cosine(rows[source].value)) if target in vectors.layers else np.nan
+        (source, target): float(vectors[target].cosine(rows[source].values)) if target in vectors.layers else np.nan
         for source in sources
         for target in targets
     }
@@ -127,13 +129,13 @@ def across_layers(
 
 def across_models(
     model: HookedModel,
-    vectors: Mapping[str, SteeringVectors],
-    items: ContrastDataset,
+    vectors: Mapping[str, Vectors],
+    items: Pairs,
     *,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     norm: Norm = "own",
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -150,7 +152,7 @@ def across_models(
         multipliers: At least one that is not 0.
         norm: ``own`` adds every vector as long as it is; ``target`` gives all of them the length of the first one's
             vector of that layer, so that only directions are compared.
-        n_random: Random vectors of each vector's length in the same cells.
+        n_nulls: Random vectors of each vector's length in the same cells.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -171,24 +173,25 @@ def across_models(
     check_cells(multipliers, norm)
     if not vectors:
         raise ValueError("no vectors were given: give the model's own and others, such as {'chat': ..., 'base': ...}")
-    first = next(iter(vectors.values()))
-    if layers is None and len({each.layers for each in vectors.values()}) > 1:
-        have = ", ".join(f"{name!r} has {describe_layers(each.layers)}" for name, each in vectors.items())
+    sets, items = {name: as_vectors(each) for name, each in vectors.items()}, as_dataset(items)
+    first = next(iter(sets.values()))
+    if layers is None and len({each.layers for each in sets.values()}) > 1:
+        have = ", ".join(f"{name!r} has {describe_layers(each.layers)}" for name, each in sets.items())
         raise ValueError(f"the vectors have different layers: {have}; give layers= that all of them have")
     used = first.layers if layers is None else check_layers(model, layers)
-    for name, each in vectors.items():
+    for name, each in sets.items():
         if missing := [layer for layer in used if layer not in each.layers]:
             raise ValueError(f"{name!r} has no vector of layer {describe_layers(missing)}: give layers that all have")
     lengths = [first[layer].norm() for layer in used] if norm == "target" else None
-    ways = {name: _picked(each, used, lengths) for name, each in vectors.items()}
+    ways = {name: _picked(each, used, lengths) for name, each in sets.items()}
     own = next(iter(ways.values()))
     alike = {name: dict(zip(used, cosine(own, way).tolist(), strict=True)) for name, way in ways.items()}
-    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_random, seed)]
+    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     frame, names = _swept(model, ways, items, nulls, layers=used, multipliers=multipliers, progress=progress, **options)
     table = summarize_each(frame, names, seed=seed)
     cells = list(zip(table["vector"], table["layer"], strict=True))
-    table["made_on"] = [vectors[name].provenance.model for name, _ in cells]
+    table["made_on"] = [sets[name].provenance.model for name, _ in cells]
     table["cosine"] = [alike[name][layer] for name, layer in cells]
     table["norm"] = [ways[name][layer].norm() for name, layer in cells]
     return _in_order(table, ["behavior", "vector", "made_on", "layer", "multiplier", "cosine", "norm"])
@@ -196,15 +199,16 @@ def across_models(
 
 def across_prompts(
     model: HookedModel,
-    train: ContrastDataset,
-    test: ContrastDataset,
+    train: Pairs,
+    test: Pairs,
     *,
     formats: Sequence[PromptFormat] = (),
     systems: Mapping[str, str | None] | None = None,
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
+    read: str | int = "answer_letter",
     site: str = "resid_post",
     batch_size: int | None = None,
     progress: bool | str = False,
@@ -220,8 +224,9 @@ def across_prompts(
             given. With several of both, every format goes with every system prompt.
         layers: None for all.
         multipliers: At least one that is not 0.
-        n_random: Random vectors of each vector's length in the same cells.
+        n_nulls: Random vectors of each vector's length in the same cells.
         seed: Of the random vectors and of all resampling.
+        read: Where vectors are read, see `extract_vectors`; for answers that are no letters, ``"answer_end"``.
         site: Where in each block vectors are read and added; see `extract_vectors`.
         batch_size: Prompts run at once.
         progress: Show progress bars, under this text where it is one.
@@ -243,6 +248,7 @@ def across_prompts(
 
     check_cells(multipliers)
     check_layers(model, layers)
+    train, test = as_dataset(train), as_dataset(test)
     if not formats and not systems:
         raise ValueError("nothing varies: give formats=('chat', 'plain') or systems=SYSTEM_PROMPTS, or both")
     settings: dict[str, Any] = {
@@ -255,10 +261,10 @@ def across_prompts(
             format_prompt(model, pair.prompt, pair.positive, **setting)
     named: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
     ways = {
-        name: extract_vectors(model, train, layers=layers, site=site, **each, **named)
+        name: extract_vectors(model, train, layers=layers, read=read, site=site, **each, **named)
         for name, each in settings.items()
     }
-    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_random, seed)]
+    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     tables: list[pd.DataFrame] = []
     changes: dict[tuple[str, str], pd.DataFrame] = {}
     for used, setting in settings.items():
@@ -280,9 +286,9 @@ def across_prompts(
 def check_cells(multipliers: Sequence[float], norm: str = "own") -> None:
     """Refuse multipliers without an effect, and a norm that is not known, with a ValueError."""
     if norm not in ("own", "target"):
-        raise ValueError(f"norm {norm!r} is not known: give 'own' or 'target'")
+        raise ValueError(f"norm {brief(norm)} is not known: give 'own' or 'target'")
     if not any(multipliers) or len(set(multipliers)) < len(multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0, and each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give at least one that is not 0, and each once")
 
 
 def _moved(vector: SteeringVector, targets: Sequence[int], lengths: Sequence[float] | None) -> SteeringVectors:
@@ -290,7 +296,7 @@ def _moved(vector: SteeringVector, targets: Sequence[int], lengths: Sequence[flo
     if lengths is not None:
         vector.unit()  # a vector of zeros has no direction: the error names its own layer
     made = vector.provenance.then(f"layer {vector.layer} -> {describe_layers(targets)}")
-    values = torch.stack([vector.value] * len(targets))
+    values = torch.stack([vector.values] * len(targets))
     return _picked(SteeringVectors(values, tuple(targets), made, vector.name), targets, lengths)
 
 
@@ -303,7 +309,7 @@ def _picked(vectors: SteeringVectors, layers: Sequence[int], lengths: Sequence[f
             for row, length in zip(rows, lengths, strict=True)
         ]
     made = vectors.provenance if lengths is None else vectors.provenance.then("norms of the target")
-    return SteeringVectors(torch.stack([row.value for row in rows]), tuple(layers), made, vectors.name)
+    return SteeringVectors(torch.stack([row.values for row in rows]), tuple(layers), made, vectors.name)
 
 
 def _random_of(name: str, way: SteeringVectors, n: int, seed: int) -> list[SteeringVectors]:

@@ -153,7 +153,7 @@ def find_threshold(
     return Condition(vector, float(frame.loc[frame["chosen"], "threshold"].item()), above, over), frame
 
 
-def settle(
+def conditional_edits(
     adapter: Adapter,
     ways: Mapping[Key, Sequence[Edit]],
     prompts: Sequence[TokenIds],

@@ -1,6 +1,6 @@
 """Which positions of a pass are steered, and by how much, where all that is known is the pass itself.
 
-`caa_lens.steering.steer` does not make the calls that run inside it. A pass over more than one position is taken to be
+`caa_lens.steer` does not make the calls that run inside it. A pass over more than one position is taken to be
 over prompts; a pass over a single one is the next step of decoding them with a cache.
 """
 
@@ -12,13 +12,17 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from caa_lens.files.messages import brief
+
 Positions = Literal["prompt_end", "all"] | int | Tensor
 
 
 def check_positions(positions: Positions) -> None:
     """Refuse an unknown name with a ValueError."""
     if isinstance(positions, str) and positions not in ("prompt_end", "all"):
-        raise ValueError(f"positions {positions!r} is not known: give 'prompt_end', 'all', an index, or a boolean mask")
+        raise ValueError(
+            f"positions {brief(positions)} is not known: give 'prompt_end', 'all', an index, or a boolean mask"
+        )
 
 
 def where(positions: Positions, batch: int, pos: int) -> Bool[Tensor, "rows pos"]:

@@ -31,7 +31,7 @@ from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import Point, check_site, place_of, site_hooks
 from caa_lens.prompts import PromptFormat, format_prompt
-from caa_lens.steering.conditions import check_order, settle
+from caa_lens.steering.conditions import check_order, conditional_edits
 from caa_lens.steering.passes import ConditionHook, SteeringHook, add_to_prompt
 from caa_lens.steering.positions import Positions, check_positions, where
 
@@ -81,11 +81,11 @@ def _edits(adapter: Adapter, parts: Sequence[Intervention], multiplier: float) -
         if part.when is not None:
             check_site(adapter, part.when.vector.layer, part.when.vector.site)
         if isinstance(part.operation, Add):
-            delta = part.vector.value * amount
+            delta = part.vector.values * amount
             if bool(delta.any()):
                 edits.append(Edit(part.layer, delta, site, schedule=part.schedule, when=part.when))
             continue
-        direction = part.vector.unit().value
+        direction = part.vector.unit().values
         if amount:
             edits.append(Edit(part.layer, direction, site, part.operation, amount, part.schedule, part.when))
     return tuple(edits)
@@ -190,10 +190,10 @@ def generate(
     top_p: float = 1.0,
     frequency_penalty: float = 0.0,
     seed: int = 0,
-    batch_size: int | None = None,
+    use_cache: bool = True,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    use_cache: bool = True,
+    batch_size: int | None = None,
     progress: bool | str = False,
 ) -> list[str]: ...
 @overload
@@ -207,10 +207,10 @@ def generate(
     top_p: float = 1.0,
     frequency_penalty: float = 0.0,
     seed: int = 0,
-    batch_size: int | None = None,
+    use_cache: bool = True,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    use_cache: bool = True,
+    batch_size: int | None = None,
     progress: bool | str = False,
 ) -> dict[Key, list[str]]: ...
 def generate(
@@ -223,10 +223,10 @@ def generate(
     top_p: float = 1.0,
     frequency_penalty: float = 0.0,
     seed: int = 0,
-    batch_size: int | None = None,
+    use_cache: bool = True,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
-    use_cache: bool = True,
+    batch_size: int | None = None,
     progress: bool | str = False,
 ) -> list[str] | dict[Any, list[str]]:
     """Continue prompts, steered from the last prompt token on.
@@ -246,10 +246,10 @@ def generate(
             (OpenAI's definition; TransformerLens' ``generate`` counts the prompt's tokens too).
         seed: Each prompt draws from a generator of its own, made from this and the prompt's place in the list, so that
             batches, and what else is continued beside it, do not change what is sampled.
-        batch_size: Rows continued at once, one for each prompt and way of steering; None chooses by the free memory.
+        use_cache: False runs the whole text again for every token: slow, and the same result.
         prompt_format: See `format_prompt`.
         system: A system prompt for all of them.
-        use_cache: False runs the whole text again for every token: slow, and the same result.
+        batch_size: Rows continued at once, one for each prompt and way of steering; None chooses by the free memory.
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
@@ -278,7 +278,7 @@ def generate(
     lengths = [len(prompt) + max_new_tokens for prompt in ids]
     check_context(adapter, lengths)
     size = batch_size or rows_at_once(adapter, max(lengths, default=1))
-    edits = settle(adapter, {way: of_way for way, (of_way, _) in parts.items()}, ids)
+    edits = conditional_edits(adapter, {way: of_way for way, (of_way, _) in parts.items()}, ids)
     order = sorted(range(len(ids)), key=lambda item: len(ids[item]), reverse=True)
     rows = [(item, way) for item in order for way in ways]
     texts = {way: [""] * len(ids) for way in ways}

@@ -61,11 +61,11 @@ def findings(summary: pd.DataFrame, shown: Sequence[float]) -> pd.DataFrame:
     base = summary[summary["multiplier"] == 0].set_index("behavior")["p_matching"]
     rows = summary[summary["multiplier"].isin([multiplier for multiplier in shown if multiplier])].copy()
     rows["p_unsteered"] = rows["behavior"].map(base)
-    rows["verdict"] = [verdict(row) for row in rows.to_dict("records")]
+    rows["verdict"] = [verdict_of(row) for row in rows.to_dict("records")]
     return rows.reset_index(drop=True)
 
 
-def verdict(row: Mapping[Any, Any]) -> str:
+def verdict_of(row: Mapping[Any, Any]) -> str:
     """One of `VERDICTS`, for a row of a summary with a multiplier other than 0."""
     low, high = float(row["balanced_low"]), float(row["balanced_high"])
     if math.isnan(low):

@@ -50,7 +50,7 @@ def assess_behaviors(run: Run, model: Model, layers: Mapping[str, int]) -> dict[
             replace(activations, name=name),
             items.test,
             multipliers=settings.multipliers,
-            n_null=settings.n_null,
+            n_nulls=settings.n_nulls,
             seed=settings.seed,
             **shared,
         )
@@ -99,7 +99,7 @@ def compare_baselines(
             asked, reasons = applicable(model(), items.test, baselines=settings.baselines, **how)
             left_out |= {f"{name}, {baseline}": reason for baseline, reason in reasons.items()}
             measured: dict[str, Any] = {"layer": layers[name], "multipliers": settings.shown, "baselines": asked}
-            measured |= {"n_random": NULLS_OF_BASELINES, "batch_size": settings.batch_size}
+            measured |= {"n_nulls": NULLS_OF_BASELINES, "batch_size": settings.batch_size}
             found.append(compare(model(), vectors[name], items.test, **measured, **how))
         write_whole(explained, lambda path: run_folder.write_json(left_out, path))
         return pd.concat(found, ignore_index=True)

@@ -36,7 +36,7 @@ def write_report(result: StudyResult, path: Path | None = None) -> Path:
     """Write a study's report as one HTML file that needs no other file and no network.
 
     Args:
-        result: A finished study, from `caa_lens.studies.run.run_study` or `caa_lens.studies.run.read_study`.
+        result: A finished study, from `caa_lens.run_study` or `caa_lens.studies.read_study`.
         path: Where; None is ``index.html`` in the run folder, and then every figure is also written there as
             ``figures/*.png``, where kaleido and a Chrome or Chromium are installed.
 
@@ -160,9 +160,9 @@ def _sentences(result: StudyResult) -> dict[str, list[str]]:
     for name, part in assessed[assessed["multiplier"].isin(shown)].groupby("behavior", sort=False):
         rows = found[found["behavior"] == name].to_dict("records")
         said[str(name)] = ["; ".join(f"at {row['multiplier']:+g}: {row['verdict']}" for row in rows)]
-        said[str(name)] += assessment.verdict(part)
+        said[str(name)] += assessment.describe_assessment(part)
         if compared is not None:
-            said[str(name)] += baselines.verdict(compared[compared["behavior"] == name])
+            said[str(name)] += baselines.describe_baselines(compared[compared["behavior"] == name])
     return said
 
 

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from caa_lens.datasets.contrast import OtherAnswers, behaviors
 from caa_lens.files.bundled import data_dir
+from caa_lens.files.messages import brief
 from caa_lens.models.sites import Site
 from caa_lens.prompts import PromptFormat
 from caa_lens.studies.folder import HOW
 
 
 class StudySettings(BaseModel):
-    """Settings of `caa_lens.studies.run.run_study`.
+    """Settings of `caa_lens.run_study`.
 
     Attributes:
         name: Of the study; letters, digits, dots, dashes and underscores.
@@ -37,7 +38,7 @@ class StudySettings(BaseModel):
             share of ``dev_fraction`` of its pairs is kept for the test.
         multipliers: What is swept; 0 is always measured too.
         layers: None for all.
-        n_null: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`, on the test items at the chosen layer.
+        n_nulls: So many nulls of each kind in `caa_lens.extraction.nulls.KINDS`, on the test items at the chosen layer.
         baselines: What steering is compared with: ``system``, ``few_shot``, ``finetuned`` (which trains copies of the
             model); see `caa_lens.protocols.baselines.compare`. Empty for none.
         texts: Neutral running text that side effects are measured on: a bundled name (``neutral``), a file, or None.
@@ -46,7 +47,7 @@ class StudySettings(BaseModel):
         base_prompt_format: Of the base model.
         system: A system prompt for every prompt.
         read: Where vectors are read: a role of the formatted prompt, or a position.
-        site: Where in each block vectors are read and added: one of `caa_lens.models.sites.SITES`.
+        site: Where in each block vectors are read and added: one of `caa_lens.models.SITES`.
         dev_fraction: Share of the pairs on which the layer is chosen, not used for the vectors.
         max_pairs: Use at most so many pairs of each behaviour, the first ones.
         other_answers: What to do with answers other than (A) and (B).
@@ -67,7 +68,7 @@ class StudySettings(BaseModel):
     test: dict[str, str] = Field(default_factory=dict)
     multipliers: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
     layers: tuple[int, ...] | None = None
-    n_null: int = Field(default=20, ge=1)
+    n_nulls: int = Field(default=20, ge=1)
     baselines: tuple[Literal["system", "few_shot", "finetuned"], ...] = ("system", "few_shot")
     texts: str | None = "neutral"
     seed: int = Field(default=0, ge=0)
@@ -205,8 +206,12 @@ def _in_words(error: ValidationError) -> str:
         field = str(problem["loc"][0]) if problem["loc"] else "settings"
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
         if problem["type"] == "extra_forbidden":
-            message = f"there is no such setting; there are {', '.join(StudySettings.model_fields)}"
+            message = "there is no such setting"
         else:
-            message = f"{message[:1].lower()}{message[1:]}, got {problem['input']!r}"
+            message = f"{message[:1].lower()}{message[1:]}, got {brief(problem['input'])}"
         problems.setdefault(field, message)
-    return "; ".join(f"{field}: {message}" for field, message in problems.items())
+    told = [f"{field}: {message}" for field, message in problems.items()]
+    more = [f"and {len(told) - 8} more"] if len(told) > 8 else []
+    if "there is no such setting" in problems.values():
+        more.append(f"there are {', '.join(StudySettings.model_fields)}")
+    return "; ".join([*told[:8], *more])

@@ -131,6 +131,6 @@ def describe_layers(layers: Sequence[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def drawing(key: str) -> torch.Generator:
+def seeded_generator(key: str) -> torch.Generator:
     """Random numbers of their own for every key, which holds the seed; the same on every machine."""
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]))

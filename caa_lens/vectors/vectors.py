@@ -23,10 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caa_lens.files.messages import brief
 from caa_lens.vectors import files as vector_files
 from caa_lens.vectors.provenance import Provenance as Provenance
 from caa_lens.vectors.provenance import describe_layers as describe_layers
-from caa_lens.vectors.provenance import drawing
+from caa_lens.vectors.provenance import seeded_generator
 
 T = TypeVar("T", bound="_Linear")
 
@@ -104,7 +105,7 @@ class SteeringVector(_Linear):
     """One direction at one layer.
 
     Attributes:
-        value: float32, CPU, contiguous; a copy of what was given.
+        values: float32, CPU, contiguous; a copy of what was given.
         layer: the layer it was read from and is added to.
         provenance: where it came from, and what was done to it since.
         name: usually the behaviour.
@@ -113,19 +114,19 @@ class SteeringVector(_Linear):
         ValueError: a tensor that is not 1-D or not finite, or a negative layer.
     """
 
-    value: Float[Tensor, " d_model"]
+    values: Float[Tensor, " d_model"]
     layer: int
     provenance: Provenance
     name: str
 
     def __post_init__(self) -> None:
         """Copy the tensor and check it."""
-        object.__setattr__(self, "value", _frozen_copy(self.value))
-        if self.value.ndim != 1 or not len(self.value):
-            raise ValueError(f"vector {self.name!r} must have shape [d_model], got {list(self.value.shape)}")
+        object.__setattr__(self, "values", _frozen_copy(self.values))
+        if self.values.ndim != 1 or not len(self.values):
+            raise ValueError(f"vector {self.name!r} must have shape [d_model], got {list(self.values.shape)}")
         if self.layer < 0:
             raise ValueError(f"vector {self.name!r}: layer must be 0 or more, got {self.layer}")
-        if not bool(self.value.isfinite().all()):
+        if not bool(self.values.isfinite().all()):
             raise ValueError(f"{self!r} is not finite")
 
     def __repr__(self) -> str:
@@ -136,7 +137,7 @@ class SteeringVector(_Linear):
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return self.value.shape[0]
+        return self.values.shape[0]
 
     @property
     def site(self) -> str:
@@ -145,17 +146,17 @@ class SteeringVector(_Linear):
 
     def norm(self) -> float:
         """Euclidean length."""
-        return float(_norms(self.value))
+        return float(_norms(self.values))
 
     def unit(self) -> SteeringVector:
         """The same direction with norm 1. A zero vector has none: ValueError."""
         if self.norm() == 0:
             raise ValueError(f"vector {self.name!r} is zero at layer {self.layer}: it has no direction")
-        return self._changed(self.value.double() / self.norm(), "unit norm")
+        return self._changed(self.values.double() / self.norm(), "unit norm")
 
-    def alone(self) -> SteeringVectors:
+    def as_set(self) -> SteeringVectors:
         """The same vector as a set with one layer, for what takes sets."""
-        return SteeringVectors(self.value[None], (self.layer,), self.provenance, self.name)
+        return SteeringVectors(self.values[None], (self.layer,), self.provenance, self.name)
 
     def at_layer(self, layer: int) -> SteeringVector:
         """The same numbers, to be used at another layer (transfer between layers, CAA section 8)."""
@@ -171,7 +172,7 @@ class SteeringVector(_Linear):
             ValueError: the last axis is not d_model, or this vector is zero.
         """
         wide = _wide(self._checked(activations))
-        return (wide @ self.unit().value.to(wide)).float()
+        return (wide @ self.unit().values.to(wide)).float()
 
     def cosine(self, activations: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """Cosine of each activation with this vector, -1 to 1; NaN where either is zero.
@@ -180,22 +181,22 @@ class SteeringVector(_Linear):
             ValueError: the last axis is not d_model.
         """
         wide = _wide(self._checked(activations))
-        return (wide @ self.value.to(wide) / (_norms(wide) * self.norm())).float()
+        return (wide @ self.values.to(wide) / (_norms(wide) * self.norm())).float()
 
     def _checked(self, activations: Tensor) -> Tensor:
-        if activations.shape[-1:] != self.value.shape:
+        if activations.shape[-1:] != self.values.shape:
             shape = list(activations.shape)
             raise ValueError(f"activations have shape {shape}; the last axis must be d_model {self.d_model}")
         return activations
 
     def _tensor(self) -> Tensor:
-        return self.value
+        return self.values
 
     def _layers(self) -> tuple[int, ...]:
         return (self.layer,)
 
     def _changed(self, tensor: Tensor, operation: str) -> SteeringVector:
-        return replace(self, value=tensor, provenance=self.provenance.then(operation))
+        return replace(self, values=tensor, provenance=self.provenance.then(operation))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -234,7 +235,7 @@ class SteeringVectors(_Linear):
     def __getitem__(self, layer: int) -> SteeringVector:
         """The vector of a layer, by the layer's number. A layer that is not here is a ValueError."""
         if layer not in self.layers:
-            raise ValueError(f"layer {layer} is not in these vectors (layers {describe_layers(self.layers)})")
+            raise ValueError(f"layer {brief(layer)} is not in these vectors (layers {describe_layers(self.layers)})")
         return SteeringVector(self.values[self.layers.index(layer)], layer, self.provenance, self.name)
 
     def __len__(self) -> int:
@@ -290,7 +291,16 @@ class SteeringVectors(_Linear):
         return replace(self, values=tensor, provenance=self.provenance.then(operation))
 
 
-def mean_norm_across(vectors: Mapping[str, SteeringVectors]) -> dict[str, SteeringVectors]:
+Vectors = SteeringVector | SteeringVectors
+"""Whatever takes vectors takes one vector too, as a set of one layer."""
+
+
+def as_vectors(vectors: Vectors) -> SteeringVectors:
+    """A set as it is, and one vector as a set of one layer."""
+    return vectors.as_set() if isinstance(vectors, SteeringVector) else vectors
+
+
+def mean_norm_across(vectors: Mapping[str, Vectors]) -> dict[str, SteeringVectors]:
     """Per layer, rescale every behaviour's vector to the mean norm over the behaviours at that layer (CAA, section 3).
 
     Makes one multiplier mean the same size for every behaviour. Layers keep their different norms.
@@ -300,15 +310,16 @@ def mean_norm_across(vectors: Mapping[str, SteeringVectors]) -> dict[str, Steeri
     """
     if not vectors:
         raise ValueError("mean_norm_across needs at least one behaviour's vectors, got none")
-    first = next(iter(vectors.values()))
-    for other in vectors.values():
+    sets = {behavior: as_vectors(each) for behavior, each in vectors.items()}
+    first = next(iter(sets.values()))
+    for other in sets.values():
         first.require_same_shape(other)
-    mean = torch.stack([_norms(each.values) for each in vectors.values()]).mean(0)
+    mean = torch.stack([_norms(each.values) for each in sets.values()]).mean(0)
     operation = f"mean norm over {', '.join(sorted(vectors))}"
-    return {behavior: _rescaled(each, mean, operation) for behavior, each in vectors.items()}
+    return {behavior: _rescaled(each, mean, operation) for behavior, each in sets.items()}
 
 
-def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVectors]:
+def random_like(vectors: Vectors, n: int, seed: int) -> list[SteeringVectors]:
     """Random directions with the norms of `vectors`, per layer: what any vector of that size would do.
 
     Uniform on the sphere, drawn for each name, layer and index apart: every behaviour has nulls of its own.
@@ -318,6 +329,7 @@ def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVec
     """
     if n < 0:
         raise ValueError(f"the number of random vectors must be 0 or more, got {n}")
+    vectors = as_vectors(vectors)
     made = replace(vectors.provenance, method="random", seed=seed, operations=(f"norms of {_label(vectors)}",))
 
     def draw(index: int) -> SteeringVectors:
@@ -329,7 +341,7 @@ def random_like(vectors: SteeringVectors, n: int, seed: int) -> list[SteeringVec
 
 
 def _noise(key: str, like: SteeringVectors) -> Float[Tensor, " d_model"]:
-    return torch.randn(like.d_model, generator=drawing(key), dtype=torch.float64)
+    return torch.randn(like.d_model, generator=seeded_generator(key), dtype=torch.float64)
 
 
 def _frozen_copy(tensor: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def test_the_last_block_gives_the_models_own_logits(model: Any) -> None:
     ids = format_prompt(model, *text, prompt_format="base").ids
     start = format_prompt(model, text[0], prompt_format="base").position("prompt_end")
     for recipe in (None, vectors[1] * 2.0):
-        edits = [] if recipe is None else [(recipe.layer, recipe.value)]
+        edits = [] if recipe is None else [(recipe.layer, recipe.values)]
         logits = plain.plain_logits(model, ids, edits, start)
         frame = analysis.stream_lens(
             model, text, steer=recipe, layers=[last], sites=["resid_post"], positions=[0, -1], prompt_format="base"
@@ -92,7 +92,7 @@ def test_a_vectors_lens_is_the_slope_of_the_logits(model: Any) -> None:
 def test_the_three_norms(model: Any) -> None:
     adapter, vectors = adapt(model), random_vectors(model)
     none = analysis.logit_lens(model, vectors[1], k=3, norm="none")
-    own = vectors[1].value @ adapter.unembedding.float()
+    own = vectors[1].values @ adapter.unembedding.float()
     assert none[none["end"] == "top"]["logit"].tolist() == pytest.approx(own.topk(3).values.tolist(), abs=1e-4)
     assert none[none["end"] == "bottom"]["token_id"].tolist() == own.topk(3, largest=False).indices.tolist()
     long, short = (analysis.logit_lens(model, vectors[1] * scale, k=3, norm="full") for scale in (1e3, 1.0))

@@ -34,7 +34,7 @@ def test_it_is_what_a_plain_pass_gives(model: Any) -> None:
         parts = (text,) if isinstance(text, str) else text
         laid_out = format_prompt(model, *parts, prompt_format="base")
         start = laid_out.position("prompt_end")
-        edits = [(part.layer, part.value) for part in recipe]
+        edits = [(part.layer, part.values) for part in recipe]
         streams = plain.plain_residuals(model, laid_out.ids, edits, start)
         own = frame[frame["text"] == index]
         assert len(own) == len(laid_out.ids) * model.cfg.n_layers
@@ -44,7 +44,7 @@ def test_it_is_what_a_plain_pass_gives(model: Any) -> None:
             assert rows["token_id"].tolist() == list(laid_out.ids)
             assert (rows["vector"] == "kind").all()
             assert rows["steered"].tolist() == [position >= start for position in range(len(laid_out.ids))]
-            dots = stream.double() @ vector.value.double()
+            dots = stream.double() @ vector.values.double()
             assert rows["dot"].to_numpy() == pytest.approx(dots.numpy(), rel=1e-3, abs=1e-3)
             assert rows["projection"].to_numpy() == pytest.approx((dots / vector.norm()).numpy(), rel=1e-3, abs=1e-3)
             cosines = dots / vector.norm() / stream.double().norm(dim=-1)

@@ -57,12 +57,12 @@ def _own(peaks: list[dict[str, int]]) -> float:
     return median(peak["peak"] - peak["before"] for peak in peaks)
 
 
-def _in_a_process(folder: Path, job: str, n: int, n_random: int) -> dict[str, int]:
-    command = [sys.executable, __file__, "--measure", str(folder), job, str(n), str(n_random)]
+def _in_a_process(folder: Path, job: str, n: int, n_nulls: int) -> dict[str, int]:
+    command = [sys.executable, __file__, "--measure", str(folder), job, str(n), str(n_nulls)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def measure(folder: str, job: str, n: int, n_random: int) -> dict[str, int]:
+def measure(folder: str, job: str, n: int, n_nulls: int) -> dict[str, int]:
     """Resident bytes before the job and at its peak, sampled every 2 ms."""
     import pandas  # noqa: F401 -- loaded before, not during
     import psutil
@@ -86,7 +86,7 @@ def measure(folder: str, job: str, n: int, n_random: int) -> dict[str, int]:
     if job == "extract":
         caa.extract_vectors(model, pairs, prompt_format="base")
     else:
-        caa.sweep(model, vectors, pairs, multipliers=(1.0,), n_random=n_random, prompt_format="base")
+        caa.sweep(model, vectors, pairs, multipliers=(1.0,), n_nulls=n_nulls, prompt_format="base")
     done.set()
     watcher.join()
     return {"before": before, "peak": peak[0]}
@@ -114,8 +114,8 @@ def made_up_vectors(model: Any) -> Any:
 def main() -> None:
     """Print the rows, or measure one case for `run`."""
     if sys.argv[1:2] == ["--measure"]:
-        folder, job, n, n_random = sys.argv[2:]
-        sys.stdout.write(json.dumps(measure(folder, job, int(n), int(n_random))) + "\n")
+        folder, job, n, n_nulls = sys.argv[2:]
+        sys.stdout.write(json.dumps(measure(folder, job, int(n), int(n_nulls))) + "\n")
         return
     for each in run(ROUNDS):
         sys.stdout.write(f"{each}\n")

@@ -59,7 +59,7 @@ def recovery(model_name: str, sizes: Sequence[int], draws: int) -> dict[str, dic
                     if n < LEAST_PAIRS.get(name, 1):
                         continue
                     found = estimate(positive[rows], negative[rows], seed)
-                    cosine = torch.cosine_similarity(found, planted[layer].value.double(), dim=0)
+                    cosine = torch.cosine_similarity(found, planted[layer].values.double(), dim=0)
                     cosines.setdefault((name, n, draw), []).append(float(cosine))
     table: dict[str, dict[int, tuple[float, float]]] = {}
     for name in ESTIMATORS:

@@ -49,7 +49,7 @@ def sweep(model: Any, plain: Any, rounds: int, device: str) -> list[dict[str, An
     prepared = floor_batches(plain, texts, device)
     n_layers = len(vectors.layers)
     n_cells = n_layers * (len(MULTIPLIERS) - 1) + 1  # multiplier 0 is the same at every layer
-    some = [(layer, vectors[layer].value) for layer in range(0, n_layers, n_layers // CELLS_TIMED)][:CELLS_TIMED]
+    some = [(layer, vectors[layer].values) for layer in range(0, n_layers, n_layers // CELLS_TIMED)][:CELLS_TIMED]
 
     def batched() -> None:
         for layer, delta in some:

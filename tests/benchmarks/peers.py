@@ -74,7 +74,7 @@ def run(rounds: int, environments: Path) -> list[dict[str, Any]]:
             subprocess.run(worker, check=True, cwd=HERE)
             theirs = torch.load(out)
             cosine = min(
-                float(torch.cosine_similarity(vector.double(), vectors[layer].value.double(), dim=0))
+                float(torch.cosine_similarity(vector.double(), vectors[layer].values.double(), dim=0))
                 for layer, vector in theirs["vectors"].items()
             )
             speed = theirs["ratio"] / ours

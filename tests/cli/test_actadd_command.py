@@ -54,7 +54,7 @@ def test_words_are_counted_beside_controls(
 ) -> None:
     model = bridge("llama")
     love = addition(model, "the o", "so", layer=2, coefficient=4.0, at="back")
-    written = continuations(model, love, PROMPTS, n_samples=3, n_null=2, max_new_tokens=3)
+    written = continuations(model, love, PROMPTS, n_samples=3, n_nulls=2, max_new_tokens=3)
     words = [str(written["text"].iloc[0]).strip()[:1] or "a", "the"]
     counted = completion_loss(model, topic_words(written, words))
     expected = pd.concat([beside_controls(counted, value) for value in ("hit", "loss")], ignore_index=True)
@@ -70,7 +70,7 @@ def test_words_are_counted_beside_controls(
     for option, temperature in (("0.7", 0.7), ("0", 0.0)):
         run(*asked, *by_hand, "--temperature", option)
         sampling = {"temperature": temperature}
-        expected = continuations(model, love, PROMPTS, n_null=2, sampling=sampling, max_new_tokens=3)
+        expected = continuations(model, love, PROMPTS, n_nulls=2, sampling=sampling, max_new_tokens=3)
         assert pd.read_parquet(tmp_path / "h.parquet")["text"].tolist() == expected["text"].tolist()
 
 

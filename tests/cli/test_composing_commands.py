@@ -17,7 +17,7 @@ from caa_lens.cli import app as cli
 from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.datasets.texts import load_texts
 from caa_lens.protocols.broad_skills import alignment_tax, skill_curve, skill_vectors
-from caa_lens.protocols.composition import interference, search_layers, together
+from caa_lens.protocols.composition import interference, search_layers, sweep_together
 from caa_lens.vectors.vectors import SteeringVectors
 
 NAMES = ("brave", "kind")
@@ -47,7 +47,7 @@ def given(folder: Path, model: Path) -> list[str | Path]:
     """`compose` and its vectors and items."""
     files = [folder / f"{name}.safetensors" for name in NAMES]
     data = [part for name in NAMES for part in ("--data", f"{name}={folder / name}.json")]
-    return ["compose", model, *files, *data, "--random", "2", "--quiet"]
+    return ["compose", model, *files, *data, "--nulls", "2", "--quiet"]
 
 
 def loaded(folder: Path) -> tuple[dict[str, SteeringVectors], dict[str, ContrastDataset]]:
@@ -69,7 +69,7 @@ def test_compose(given: list[str | Path], folder: Path, bridge: Callable[[str], 
     found = json.loads(run(*asked, "--json"))
     vectors, items = loaded(folder)
     parts = {"brave": vectors["brave"][1] * -2.0, "kind": vectors["kind"][2] * 3.0}
-    expected = interference(together(bridge("llama"), parts, items, n_random=2))
+    expected = interference(sweep_together(bridge("llama"), parts, items, n_nulls=2))
     rows = found["interference"]
     for column in ("alone", "interference", "interference_low", "random_high"):
         assert [row[column] for row in rows] == pytest.approx(expected[column].tolist(), abs=1e-4)
@@ -87,7 +87,7 @@ def test_compose_searches_layers(given: list[str | Path], folder: Path, bridge: 
     found = json.loads(result.stdout)
     vectors, items = loaded(folder)
     dev, test = ({name: each[start::2] for name, each in items.items()} for start in (0, 1))
-    expected = search_layers(bridge("llama"), vectors, dev, test, layers=[0, 1, 2], max_outside=1.0, n_random=2)
+    expected = search_layers(bridge("llama"), vectors, dev, test, layers=[0, 1, 2], max_outside=1.0, n_nulls=2)
     assert [row["layer"] for row in found["table"]] == expected.table["layer"].tolist()
     assert [row["effect"] for row in found["table"]] == pytest.approx(expected.table["effect"].tolist(), abs=1e-5)
     assert len(found["tried"]) == 12 and cells.is_file() and len(pd.read_csv(out)) == 2
@@ -108,14 +108,14 @@ def test_skills(folder: Path, tmp_path: Path) -> None:
     model = caa.load_model("organism-chat")
     out, save = tmp_path / "t.csv", tmp_path / "v.safetensors"
     files = ["--target", folder / "target.txt", "--other", folder / "other.txt", "--layer", "1"]
-    asked = ["skills", "organism-chat", *files, "--coefficients=0,-3", "--controls", "2", "--over", "every", "--quiet"]
+    asked = ["skills", "organism-chat", *files, "--coefficients=0,-3", "--nulls", "2", "--over", "every", "--quiet"]
     found = json.loads(run(*asked, "--json", "--save", save, "--out", out))
     sides = [(folder / f"{kind}.txt").read_text().splitlines() for kind in ("target", "other")]
     vectors = skill_vectors(model, *(side[::2] for side in sides), over="every", layers=[1])
     kept = SteeringVectors.load(save)
     assert (kept.values - vectors.values).abs().max() < 1e-5 and kept.name == "target minus other"
     new = [side[1::2] for side in sides]
-    kept_curve = skill_curve(model, kept[1], *new, coefficients=(-3,), n_controls=2)
+    kept_curve = skill_curve(model, kept[1], *new, coefficients=(-3,), n_nulls=2)
     expected = alignment_tax(kept_curve)
     assert found["table"][0]["lost_target"] == pytest.approx(expected["lost_target"].item())
     assert found["table"][0]["control_high"] == pytest.approx(expected["control_high"].item())
@@ -128,7 +128,7 @@ def test_skills(folder: Path, tmp_path: Path) -> None:
 
 
 def test_skills_says_where_it_stopped() -> None:
-    files = ["--target", "opinions", "--other", "facts", "--layer", "2", "--controls", "1", "--keep", "0.9"]
+    files = ["--target", "opinions", "--other", "facts", "--layer", "2", "--nulls", "1", "--keep", "0.9"]
     text = run("skills", "organism-chat", *files, "--coefficients=-5,-20", "--max-tokens", "12", "--quiet")
     assert "not tried, as the other text had fallen below 90% of its accuracy: [-20.0]" in text
 
@@ -145,10 +145,13 @@ def test_skills_says_where_it_stopped() -> None:
         ("compose {model} {brave} {kind} --layer x", "--layer 'x' cannot be read: give a number, or NAME=NUMBER"),
         ("compose {model} {brave} {kind} --layer none=1", "--layer 'none=1' cannot be read"),
         ("compose {model} {brave} {kind} --layer 1 --multiplier=x", "--multiplier 'x' cannot be read"),
-        ("compose {model} {brave} {kind} --layer 1 --data kind", "--data 'kind' cannot be read: give NAME=FILE"),
+        (
+            "compose {model} {brave} {kind} --layer 1 --data kind",
+            "--data 'kind' cannot be read: give NAME=DATA with one of brave, kind",
+        ),
         (
             "compose {model} {brave} {kind} --layer 1 --data no={kind}",
-            "--data names no, and the vectors are brave, kind",
+            "=DATA with one of brave, kind for NAME",
         ),
         ("compose {model} {brave} {kind} --layer 1", "'brave' is not a bundled behaviour"),
         ("compose {model} {brave} {kind} --layer 1 --out t.xlsx", "cannot write t.xlsx"),

@@ -12,7 +12,7 @@ from tiny_models import N_CTX
 
 import caa_lens as caa
 from caa_lens.engine import answer_logprobs as scoring
-from caa_lens.engine.answer_logprobs import score_answers
+from caa_lens.engine.answer_logprobs import answer_logprobs
 from caa_lens.engine.edits import Edit
 from caa_lens.models.adapters import adapt
 from caa_lens.prompts import format_prompt
@@ -62,13 +62,13 @@ def check(model: Any, requests: Any, found: Any, start: int | None = None) -> No
 @pytest.mark.parametrize("batch_size", [None, 1, 2])
 def test_every_score_equals_a_full_pass(model: Any, batch_size: int | None) -> None:
     requests = requests_of(model)
-    found = score_answers(adapt(model), requests, ways_of(model), batch_size=batch_size)
+    found = answer_logprobs(adapt(model), requests, ways_of(model), batch_size=batch_size)
     check(model, requests, found)
 
 
 def test_steered_everywhere_is_everywhere_but_at_the_first_position(model: Any) -> None:
     requests = requests_of(model)
-    check(model, requests, score_answers(adapt(model), requests, ways_of(model), positions="all"), start=1)
+    check(model, requests, answer_logprobs(adapt(model), requests, ways_of(model), positions="all"), start=1)
 
 
 def test_greedy_answers_are_known_as_such(bridge: Any) -> None:
@@ -78,14 +78,14 @@ def test_greedy_answers_are_known_as_such(bridge: Any) -> None:
     for _ in range(2):
         said.append(int(plain_logits(model, said)[-1].argmax()))
     likely, unlikely = said[-2:], [said[-2], (said[-1] + 1) % 50]
-    ((one, other),) = score_answers(adapt(model), [(question, likely), (question, unlikely)], [[]])
+    ((one, other),) = answer_logprobs(adapt(model), [(question, likely), (question, unlikely)], [[]])
     assert one.greedy and not other.greedy and one.logp > other.logp
 
 
 def test_too_long_a_question_is_cut_on_the_left(bridge: Any) -> None:
     model = bridge("llama")
     requests = requests_of(model, [(N_CTX + 40, 3), (N_CTX - 1, 2), (N_CTX, 40), (3, N_CTX)])
-    check(model, requests, score_answers(adapt(model), requests, ways_of(model)))
+    check(model, requests, answer_logprobs(adapt(model), requests, ways_of(model)))
 
 
 def test_a_prompt_is_run_once_for_all_its_answers_and_ways(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,22 +100,22 @@ def test_a_prompt_is_run_once_for_all_its_answers_and_ways(bridge: Any, monkeypa
     monkeypatch.setattr(scoring, "branch_logits", counting)
     question = requests_of(model)[0][0]
     answers = [[7], [8], [9, 10], [9, 11]]
-    score_answers(adapt(model), [(question, answer) for answer in answers], ways_of(model))
+    answer_logprobs(adapt(model), [(question, answer) for answer in answers], ways_of(model))
     assert seen == [(1, 3 * 2)], "one prompt; after its last token, and after token 9, in each of three ways"
 
 
 def test_errors_come_before_the_model_runs(bridge: Any) -> None:
     adapter = adapt(bridge("llama"))
     with pytest.raises(ValueError, match="request 1 has 2 tokens of context and 0 of continuation: both need at least"):
-        score_answers(adapter, [([5], [6]), ([5, 6], [])], [[]])
+        answer_logprobs(adapter, [([5], [6]), ([5, 6], [])], [[]])
     with pytest.raises(ValueError, match="request 0 has a continuation of 600 tokens and llama holds 512: shorten it"):
-        score_answers(adapter, [([5], [6] * 600)], [[]])
+        answer_logprobs(adapter, [([5], [6] * 600)], [[]])
     with pytest.raises(ValueError, match="batch_size must be 1 or more"):
-        score_answers(adapter, [([5], [6])], [[]], batch_size=0)
+        answer_logprobs(adapter, [([5], [6])], [[]], batch_size=0)
 
 
 def test_nothing_asked_is_nothing_said(bridge: Any) -> None:
-    assert score_answers(adapt(bridge("llama")), [], [[], []]) == [[], []]
+    assert answer_logprobs(adapt(bridge("llama")), [], [[], []]) == [[], []]
 
 
 def test_real_answers_are_likelier_than_wrong_ones() -> None:
@@ -123,5 +123,5 @@ def test_real_answers_are_likelier_than_wrong_ones() -> None:
     ask = [format_prompt(model, "What is the sound of a cow?").ids] * 2
     adapter = adapt(model)
     answers = [adapter.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" moo", " bark")]
-    ((right, wrong),) = score_answers(adapter, list(zip(ask, answers, strict=True)), [[]])
+    ((right, wrong),) = answer_logprobs(adapter, list(zip(ask, answers, strict=True)), [[]])
     assert math.isfinite(right.logp) and right.logp > wrong.logp

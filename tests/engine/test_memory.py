@@ -116,10 +116,10 @@ def test_more_tokens_are_run_together_on_a_gpu() -> None:
 
 
 def test_freed_memory_is_given_back_without_a_word_on_any_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory.give_back(CPU)
-    memory.give_back(torch.device("meta"))
+    memory.release_freed_memory(CPU)
+    memory.release_freed_memory(torch.device("meta"))
     monkeypatch.setattr(memory, "_malloc_trim", lambda: None)
-    memory.give_back(CPU)
+    memory.release_freed_memory(CPU)
 
 
 def test_a_packed_pass_keeps_nothing_of_its_prompts(model: Any) -> None:

@@ -87,8 +87,8 @@ def with_it(model: Any, ids: list[int], parts: Any, n_prompt: int | None = None)
 
 def test_ratio_is_by_hand_and_covered_positions_do_not_count(model: Any) -> None:
     love = made(model)
-    frame = perplexity_ratio(model, love, RELATED, UNRELATED, n_null=1)
-    ways, n = with_controls(model, love, n_null=1), len(love)
+    frame = perplexity_ratio(model, love, RELATED, UNRELATED, n_nulls=1)
+    ways, n = with_controls(model, love, n_nulls=1), len(love)
     assert list(frame["way"].unique()) == list(ways) == ["unsteered", "steered", "random-0", "nonsense-0"]
     for row in frame.to_dict("records"):
         ids = ids_of(model, {"related": RELATED, "unrelated": UNRELATED}[row["kind"]][row["item"]])
@@ -108,11 +108,11 @@ def test_ratio_is_by_hand_and_covered_positions_do_not_count(model: Any) -> None
 def test_coefficient_zero_is_the_unsteered_model_bit_by_bit(either: Any) -> None:
     model = either
     nothing = made(model) * 0.0
-    frame = perplexity_ratio(model, nothing, RELATED, UNRELATED, n_null=1)
+    frame = perplexity_ratio(model, nothing, RELATED, UNRELATED, n_nulls=1)
     assert (frame["ratio"] == 1).all() and (frame["kl"] == 0).all()
-    told = continuations(model, nothing, PROMPTS, n_null=1, max_new_tokens=3)
+    told = continuations(model, nothing, PROMPTS, n_nulls=1, max_new_tokens=3)
     assert told.groupby("item")["text"].nunique().tolist() == [1, 1]
-    kept = knowledge_kept(model, nothing, FACTS, n_null=1, k=(1,))
+    kept = knowledge_kept(model, nothing, FACTS, n_nulls=1, k=(1,))
     own = kept.query("way == 'unsteered'")["logp"].to_numpy()
     for way in ("steered", "random-0", "nonsense-0"):
         assert kept.query(f"way == '{way}'")["logp"].to_numpy() == pytest.approx(own, abs=1e-5)
@@ -120,8 +120,8 @@ def test_coefficient_zero_is_the_unsteered_model_bit_by_bit(either: Any) -> None
 
 def test_knowledge_is_by_hand_and_batched_is_one_by_one(model: Any) -> None:
     some = [made(model), made(model, layer=2, coefficient=-3.0, at="middle"), made(model, layer=2, at="back")]
-    frame = knowledge_kept(model, some, FACTS, k=(1, 20), n_null=1)
-    ways = with_controls(model, some, n_null=1)
+    frame = knowledge_kept(model, some, FACTS, k=(1, 20), n_nulls=1)
+    ways = with_controls(model, some, n_nulls=1)
     for row in frame.to_dict("records"):
         text, answer = FACTS[row["item"]]
         whole = format_prompt(model, text, answer, prompt_format="plain")
@@ -134,16 +134,16 @@ def test_knowledge_is_by_hand_and_batched_is_one_by_one(model: Any) -> None:
         assert row["hit"] == float(row["rank"] <= row["k"])
     assert len(frame) == len(ways) * len(FACTS) * 2
     ranks = sorted({int(rank) for rank in frame.query("way == 'steered'")["rank"]})
-    again = knowledge_kept(model, some, FACTS, k=ranks, n_null=1).query("way == 'steered' and k == rank")
+    again = knowledge_kept(model, some, FACTS, k=ranks, n_nulls=1).query("way == 'steered' and k == rank")
     assert len(again) == len(FACTS) and (again["hit"] == 1).all(), "K is among the K likeliest"
-    single = knowledge_kept(model, some, FACTS, k=(1, 20), n_null=1, batch_size=1)
+    single = knowledge_kept(model, some, FACTS, k=(1, 20), n_nulls=1, batch_size=1)
     np.testing.assert_allclose(single["logp"], frame["logp"], atol=1e-4)
 
 
 def test_logits_that_are_no_numbers_know_nothing(bridge: Any) -> None:
     model = bridge("llama")
     far = made(model, at="back", coefficient=1e39)
-    frame = knowledge_kept(model, far, FACTS, k=(1, 100), n_null=1)
+    frame = knowledge_kept(model, far, FACTS, k=(1, 100), n_nulls=1)
     steered = frame.query("way == 'steered'")
     assert steered["logp"].isna().all() and (steered["hit"] == 0).all()
     assert (steered["rank"] == int(adapt(model).cfg.d_vocab)).all()
@@ -151,10 +151,10 @@ def test_logits_that_are_no_numbers_know_nothing(bridge: Any) -> None:
 
 def test_continuations_are_generates_and_measures_are_of_them(model: Any) -> None:
     love = made(model, at="back")
-    frame = continuations(model, love, PROMPTS, n_samples=2, n_null=1, max_new_tokens=4, seed=3)
+    frame = continuations(model, love, PROMPTS, n_samples=2, n_nulls=1, max_new_tokens=4, seed=3)
     how: Any = {"temperature": 1.0, "top_p": 0.3, "frequency_penalty": 1.0, "seed": 3, "max_new_tokens": 4}
     asked = [prompt for prompt in PROMPTS for _ in range(2)]
-    for way, parts in with_controls(model, love, n_null=1, seed=3).items():
+    for way, parts in with_controls(model, love, n_nulls=1, seed=3).items():
         one = frame[frame["way"] == way]
         assert one["text"].tolist() == caa.generate(model, asked, steer=parts or None, prompt_format="plain", **how)
         assert one["prompt"].tolist() == asked and one["item"].tolist() == [0, 0, 1, 1]
@@ -174,9 +174,9 @@ def test_continuations_are_generates_and_measures_are_of_them(model: Any) -> Non
 
 def test_the_samples_of_a_single_prompt_are_its_items(bridge: Any) -> None:
     model = bridge("llama")
-    frame = continuations(model, made(model), PROMPTS[:1], n_samples=3, n_null=2, max_new_tokens=2)
+    frame = continuations(model, made(model), PROMPTS[:1], n_samples=3, n_nulls=2, max_new_tokens=2)
     assert frame.query("way == 'nonsense-1'")["item"].tolist() == [0, 1, 2] and frame["way"].nunique() == 6
-    greedy = continuations(model, made(model), PROMPTS, n_null=1, sampling={"temperature": 0}, max_new_tokens=2)
+    greedy = continuations(model, made(model), PROMPTS, n_nulls=1, sampling={"temperature": 0}, max_new_tokens=2)
     plain = caa.generate(model, PROMPTS, prompt_format="plain", max_new_tokens=2)
     assert greedy.query("way == 'unsteered'")["text"].tolist() == plain
 
@@ -228,7 +228,7 @@ def test_controls_have_the_norm_of_each_position(either: Any) -> None:
 def test_controls_are_drawn_apart_and_again_the_same(bridge: Any) -> None:
     model = bridge("gpt2")
     love = made(model)
-    for draw in (lambda a, n, s=0: random_like(a, n, s), lambda a, n, s=0: nonsense(model, a, n, s)):
+    for draw in (lambda a, n, s=0: random_like(a, n, s), lambda a, n, s=0: nonsense(model, a, n, seed=s)):
         one, two, three = draw(love, 3)
         assert not torch.equal(one.values, two.values) and not torch.equal(two.values, three.values)
         again, other = draw(love, 3), draw(love, 3, 1)
@@ -296,7 +296,7 @@ def test_nonsense_of_a_single_prompt_is_one_string(bridge: Any, monkeypatch: pyt
 def test_strings_that_are_the_same_to_the_model_make_no_control(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bridge("llama")
     love = made(model)
-    monkeypatch.setattr(controls, "entering", lambda _adapter, _layer, strings: [love.values for _ in strings])
+    monkeypatch.setattr(controls, "block_inputs", lambda _adapter, _layer, strings: [love.values for _ in strings])
     with pytest.raises(ValueError, match="nonsense-0 is zero where 'the o' - 'so' is not: .* give another seed"):
         nonsense(model, love, 1)
 
@@ -328,7 +328,7 @@ def test_a_sweep_measures_every_cell_of_what_is_made_once_a_layer(bridge: Any, c
 
     def measure(love: PromptAddition) -> pd.DataFrame:
         seen.append((love.layer, love.at, love.coefficient))
-        return knowledge_kept(model, love, FACTS[1:3], k=(1, 5), n_null=1)
+        return knowledge_kept(model, love, FACTS[1:3], k=(1, 5), n_nulls=1)
 
     at: Any = ("front", "back")
     frame = sweep_additions(model, make, measure, layers=[2, 0], coefficients=[-1, 3], at=at, progress="cells")
@@ -337,7 +337,7 @@ def test_a_sweep_measures_every_cell_of_what_is_made_once_a_layer(bridge: Any, c
     assert list(frame[["layer", "at", "coefficient"]].drop_duplicates().itertuples(index=False, name=None)) == cells
     one = frame.query("layer == 2 and at == 'back' and coefficient == 3").reset_index(drop=True)
     direct = knowledge_kept(
-        model, replace(made(model, layer=2, at="back"), coefficient=3.0), FACTS[1:3], k=(1, 5), n_null=1
+        model, replace(made(model, layer=2, at="back"), coefficient=3.0), FACTS[1:3], k=(1, 5), n_nulls=1
     )
     pd.testing.assert_frame_equal(one[list(direct)], direct)
     table = beside_controls(frame, "logp")
@@ -356,21 +356,21 @@ def outcome(before: list[float], after: list[float], *null: float) -> pd.DataFra
 
 def test_an_effect_is_beside_its_controls() -> None:
     [row] = beside_controls(outcome([1, 2, 3], [2.5, 3.5, 4.5], 0.0, 1.0, 2.0, -3.0), "v").to_dict("records")
-    assert (row["n_items"], row["unsteered"], row["steered"]) == (3, 2.0, 3.5)
+    assert (row["n_items"], row["value_unsteered"], row["value_steered"]) == (3, 2.0, 3.5)
     assert row["effect"] == row["effect_low"] == row["effect_high"] == 1.5, "paired: all items move alike"
-    assert row["low"] < 3.5 < row["high"]
-    assert row["n_random"] == 4 and row["beats_random"] == row["beats_nonsense"] == 0.75 and row["random"] == 0.0
+    assert row["value_steered_low"] < 3.5 < row["value_steered_high"]
+    assert row["n_random"] == 4 and row["beyond_random"] == row["beyond_nonsense"] == 0.75 and row["random_mean"] == 0.0
     assert (row["random_low"], row["random_high"]) == pytest.approx((-2.775, 1.925))
     [down] = beside_controls(outcome([1, 2, 3], [0, 1, 2], 0.0, 1.0, 2.0, -3.0), "v").to_dict("records")
-    assert down["effect"] == -1 and down["beats_random"] == 0.75, "beyond 0, 1 and 2, not beyond -3"
+    assert down["effect"] == -1 and down["beyond_random"] == 0.75, "beyond 0, 1 and 2, not beyond -3"
 
 
 def test_yes_and_no_have_intervals_that_do_not_shrink_to_nothing() -> None:
     [row] = beside_controls(outcome([0.0] * 30, [0.0] * 30, 0.0), "v").to_dict("records")
-    assert (row["low"], row["high"]) == pytest.approx((0, 0.1135), abs=1e-4)
+    assert (row["value_steered_low"], row["value_steered_high"]) == pytest.approx((0, 0.1135), abs=1e-4)
     assert (row["effect_low"], row["effect_high"]) == pytest.approx((-0.1135, 0.1135), abs=1e-4)
     [half] = beside_controls(outcome([0.0] * 20, [0.0, 1.0] * 10, 0.0), "v").to_dict("records")
-    assert (half["low"], half["high"]) == pytest.approx((0.2993, 0.7007), abs=1e-4)
+    assert (half["value_steered_low"], half["value_steered_high"]) == pytest.approx((0.2993, 0.7007), abs=1e-4)
     assert (half["effect_low"], half["effect_high"]) == pytest.approx((0.2426, 0.7007), abs=1e-4)
 
 
@@ -395,7 +395,7 @@ def test_numbers_that_happen_to_be_zero_or_one_are_no_shares() -> None:
     """Without an addition every ratio is exactly 1, and so are the ends of its interval."""
     frame = outcome([1.0] * 5, [1.0] * 5, 0.0).rename(columns={"v": "ratio"})
     [row] = beside_controls(frame, "ratio").to_dict("records")
-    assert row["low"] == row["high"] == 1 and row["effect_low"] == row["effect_high"] == 0
+    assert row["value_steered_low"] == row["value_steered_high"] == 1 and row["effect_low"] == row["effect_high"] == 0
     cells = [outcome([0.0, 1.0], after, 0.0).assign(coefficient=after[1]) for after in ([0.0, 1.0], [0.0, 3.0])]
     [none, three] = beside_controls(pd.concat(cells), "v").to_dict("records")
     assert none["effect_low"] == none["effect_high"] == 0, "a count, as the other cell shows"
@@ -420,19 +420,19 @@ def test_laws_of_the_summary(values: list[tuple[float, float]], scale: float, mo
     for name in ("effect", "random_low", "nonsense_high"):
         assert other[name] == pytest.approx(one[name] * scale, abs=1e-6)
     mixed = beside_controls(frame.sample(frac=1, random_state=0), "v", n_bootstrap=200).iloc[0]
-    for name in ("effect", "effect_low", "effect_high", "beats_random"):
+    for name in ("effect", "effect_low", "effect_high", "beyond_random"):
         assert mixed[name] == pytest.approx(one[name], abs=1e-9)
 
 
 def test_samples_of_a_prompt_are_one_item_and_missing_values_are_left_out() -> None:
     frame = outcome([0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, math.nan], 0.0).assign(item=lambda each: each["item"] // 2)
     [row] = beside_controls(frame, "v").to_dict("records")
-    assert (row["n_items"], row["unsteered"], row["steered"], row["effect"]) == (2, 0.5, 0.5, 0.0)
+    assert (row["n_items"], row["value_unsteered"], row["value_steered"], row["effect"]) == (2, 0.5, 0.5, 0.0)
     lost = outcome([0.2, 0.4], [0.5, math.nan], 0.0)
     [row] = beside_controls(lost, "v").to_dict("records")
     assert row["n_items"] == 1 and row["effect"] == pytest.approx(0.3)
     [row] = beside_controls(outcome([0.2], [math.nan], 0.0), "v").to_dict("records")
-    assert row["n_items"] == 0 and math.isnan(row["effect"]) and math.isnan(row["beats_random"])
+    assert row["n_items"] == 0 and math.isnan(row["effect"]) and math.isnan(row["beyond_random"])
     dead = outcome([0.2, 0.4], [0.5, 0.5], 0.1, 0.2)
     dead.loc[dead["way"] == "random-1", "v"] = math.nan
     [row] = beside_controls(dead, "v").to_dict("records")
@@ -447,13 +447,13 @@ def test_no_effect_without_its_controls(bridge: Any) -> None:
     with pytest.raises(ValueError, match="the frame lacks the columns loss: it has way, item, v"):
         beside_controls(frame, "loss")
     calls: list[Any] = [
-        lambda: with_controls(model, made(model), n_null=0),
-        lambda: perplexity_ratio(model, made(model), RELATED, UNRELATED, n_null=0),
-        lambda: continuations(model, made(model), PROMPTS, n_null=0),
-        lambda: knowledge_kept(model, made(model), FACTS, n_null=0),
+        lambda: with_controls(model, made(model), n_nulls=0),
+        lambda: perplexity_ratio(model, made(model), RELATED, UNRELATED, n_nulls=0),
+        lambda: continuations(model, made(model), PROMPTS, n_nulls=0),
+        lambda: knowledge_kept(model, made(model), FACTS, n_nulls=0),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="n_null is 0: no effect is given without its null, so give 1 or more"):
+        with pytest.raises(ValueError, match="n_nulls is 0: no effect is given without its null, so give 1 or more"):
             call()
 
 
@@ -544,11 +544,11 @@ def test_the_module_names_what_it_has() -> None:
 def test_word_odds_are_those_of_both_words(either: Any) -> None:
     model = either
     love = made(model, at="back")
-    frame = word_odds(model, love, PROMPTS, "b", "z", n_null=1)
-    both = [knowledge_kept(model, love, [(p, word) for p in PROMPTS], n_null=1, k=(1,)) for word in ("b", "z")]
+    frame = word_odds(model, love, PROMPTS, "b", "z", n_nulls=1)
+    both = [knowledge_kept(model, love, [(p, word) for p in PROMPTS], n_nulls=1, k=(1,)) for word in ("b", "z")]
     assert frame["way"].tolist() == both[0]["way"].tolist() and frame["item"].tolist() == both[0]["item"].tolist()
     np.testing.assert_allclose(frame["odds"], both[0]["logp"] - both[1]["logp"], atol=1e-4)
-    exchanged = word_odds(model, love, PROMPTS, "z", "b", n_null=1)
+    exchanged = word_odds(model, love, PROMPTS, "z", "b", n_nulls=1)
     np.testing.assert_allclose(exchanged["odds"], -frame["odds"], atol=1e-4)
     with pytest.raises(ValueError, match="' two' and ' two' begin with the same token after 'hello there, this is it'"):
         word_odds(model, love, PROMPTS, " two", " two")

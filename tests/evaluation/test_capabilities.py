@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import error, run
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from plain import plain_logits
 
 import caa_lens as caa
@@ -22,11 +20,11 @@ from caa_lens.evaluation.capabilities import (
     CapabilitySet,
     capabilities,
     capability_sets,
+    describe_capabilities,
     load_capabilities,
-    mcnemar,
     summarize_capabilities,
-    verdict,
 )
+from caa_lens.evaluation.statistics import mcnemar
 from caa_lens.prompts import format_prompt
 
 ROW = {"prompt": "What is it?\n (A) one\n (B) other", "correct": "(A)", "incorrect": "(B)", "category": "one"}
@@ -80,7 +78,7 @@ def test_published_questions_go_through_the_sweep(shared_data: Path) -> None:
     short = min(range(0, 570, 10), key=lambda at: max(len(pair.prompt) for pair in mmlu.items[at : at + 4]))
     questions = mmlu[short : short + 4]
     vectors = caa.extract_vectors(model, toy().items)
-    table = summarize_capabilities(capabilities(model, vectors, questions, layers=[2], n_random=3))
+    table = summarize_capabilities(capabilities(model, vectors, questions, layers=[2], n_nulls=3))
     assert table["n_items"].tolist() == [4, 4, 4]
     assert table.loc[table["multiplier"] != 0, "n_random"].tolist() == [3, 3]
     assert table["mass"].between(0, 1).all()
@@ -116,13 +114,13 @@ def test_what_is_wrong_with_a_file_is_said_at_once(tmp_path: Path, unchecked: No
 def test_every_answer_equals_a_full_pass(model: Any) -> None:
     questions = toy(3)
     vectors = caa.extract_vectors(model, toy().items) * 2.0
-    frame = capabilities(model, vectors, questions, layers=[1], multipliers=(-1, 1), n_random=1)
+    frame = capabilities(model, vectors, questions, layers=[1], multipliers=(-1, 1), n_nulls=1)
     assert len(frame) == 3 * (3 + 2)
     for row in frame[frame["vector"] == "behavior"].itertuples():
         pair = questions.items[row.item]
         text, wrong = (format_prompt(model, pair.prompt, answer) for answer in (pair.positive, pair.negative))
         at = text.position("answer_letter")
-        edits = [(1, vectors[1].value * row.multiplier)] if row.multiplier else []
+        edits = [(1, vectors[1].values * row.multiplier)] if row.multiplier else []
         logits = plain_logits(model, text.ids[:at], edits, text.position("prompt_end"))[-1]
         assert row.correct == bool(logits[text.ids[at]] > logits[wrong.ids[at]])
         assert (row.set, row.category) == ("toy", questions.categories[row.item])
@@ -171,9 +169,9 @@ def test_every_column_is_what_it_says() -> None:
     assert unsteered["accuracy"] == pytest.approx(5 / 6) and row["accuracy"] == pytest.approx(3 / 6)
     assert row["accuracy_change"] == pytest.approx(-2 / 6)
     assert row["p_correct"] == pytest.approx(np.mean(AFTER))
-    assert row["p_change"] == pytest.approx(np.mean(AFTER) - np.mean(BEFORE))
-    assert row["balanced"] == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert row["balanced_change"] == pytest.approx((-1 / 2 - 1 / 4) / 2)
+    assert row["p_correct_change"] == pytest.approx(np.mean(AFTER) - np.mean(BEFORE))
+    assert row["accuracy_balanced"] == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert row["accuracy_balanced_change"] == pytest.approx((-1 / 2 - 1 / 4) / 2)
     assert row["macro"] == pytest.approx((2 / 4 + 1 / 2) / 2)
     assert row["macro_change"] == pytest.approx((2 / 4 + 1 / 2) / 2 - (4 / 4 + 1 / 2) / 2)
     assert (row["gained"], row["lost"], row["p_mcnemar"]) == (1, 3, mcnemar(1, 3))
@@ -185,28 +183,30 @@ def test_every_column_is_what_it_says() -> None:
     assert row["p_a"] == pytest.approx(p_a[1]) and row["letter_drift"] == pytest.approx(p_a[1] - p_a[0])
     assert row["mass"] == pytest.approx(0.75)
     assert row["n_random"] == 2 and row["n_shuffled"] == 1
-    assert row["random_change"] == pytest.approx((1 / 6 - 5 / 6) / 2)
+    assert row["random_mean"] == pytest.approx((1 / 6 - 5 / 6) / 2)
     assert (row["random_low"], row["random_high"]) == pytest.approx(tuple(np.quantile([1 / 6, -5 / 6], [0.025, 0.975])))
-    assert row["worse_than_random"] == 0.5 and row["worse_than_shuffled"] == 1.0 and row["shuffled_change"] == 0.0
+    assert row["worse_than_random"] == 0.5 and row["worse_than_shuffled"] == 1.0 and row["shuffled_mean"] == 0.0
     assert row["worse_than_tied"] == 0.0, "one that keeps no more"
-    assert unsteered["n_random"] == 0 and math.isnan(unsteered["random_change"])
-    for name in ("accuracy", "p", "balanced"):
-        assert row[f"{name}_low"] < row[f"{name}_change"] < row[f"{name}_high"]
-        assert unsteered[f"{name}_low"] == unsteered[f"{name}_change"] == unsteered[f"{name}_high"] == 0
-    assert -1 <= row["accuracy_low"] and row["accuracy_high"] <= 1 / 6 + 1 / 2
+    assert unsteered["n_random"] == 0 and math.isnan(unsteered["random_mean"])
+    for name in ("accuracy_change", "p_correct_change", "accuracy_balanced_change"):
+        assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+        assert unsteered[f"{name}_low"] == unsteered[name] == unsteered[f"{name}_high"] == 0
+    assert -1 <= row["accuracy_change_low"] and row["accuracy_change_high"] <= 1 / 6 + 1 / 2
 
 
 def test_intervals_are_of_the_paired_change() -> None:
     """Every item moves by the same amount, so however items differ, the change is known exactly."""
     frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): [p - 0.1 for p in BEFORE]})
     row = summarize_capabilities(frame).iloc[1]
-    assert row["p_low"] == pytest.approx(-0.1) and row["p_high"] == pytest.approx(-0.1)
+    assert row["p_correct_change_low"] == pytest.approx(-0.1) and row["p_correct_change_high"] == pytest.approx(-0.1)
 
 
 def test_one_letter_alone_is_not_balanced() -> None:
     frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER})
     row = summarize_capabilities(frame[frame["letter"] == "B"]).iloc[1]
-    assert math.isnan(row["balanced"]) and math.isnan(row["balanced_low"]) and row["n_items"] == 4
+    assert (
+        math.isnan(row["accuracy_balanced"]) and math.isnan(row["accuracy_balanced_change_low"]) and row["n_items"] == 4
+    )
 
 
 def test_frames_that_are_none_are_refused() -> None:
@@ -221,24 +221,15 @@ def test_frames_that_are_none_are_refused() -> None:
         summarize_capabilities(frame[1:])
 
 
-@settings(deadline=None)  # the first call imports scipy
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int) -> None:
-    from scipy.stats import binomtest
-
-    expected = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
-
-
 def test_the_verdict_has_the_tables_numbers() -> None:
     table = summarize_capabilities(frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER, **NULLS}))
-    (said,) = verdict(table)
+    (said,) = describe_capabilities(table)
     assert said.startswith("s at +1 on layer 3: no change is shown; that 88.2% of all such answers are lost is not ")
     assert "5 of 6 were right, 3 are (1 gained, 3 lost, McNemar p 0.62; change -33.3%" in said
     assert "random vectors of the same norm change accuracy by -33.3%" in said and "and 50% keep more" in said
-    (lost,) = verdict(table[1:].assign(p_mcnemar=0.01))
+    (lost,) = describe_capabilities(table[1:].assign(p_mcnemar=0.01))
     assert "layer 3: answers are lost." in lost
-    (gained,) = verdict(table[1:].assign(p_mcnemar=0.01, gained=9, n_random=0))
+    (gained,) = describe_capabilities(table[1:].assign(p_mcnemar=0.01, gained=9, n_random=0))
     assert "layer 3: answers are gained." in gained and "random vectors" not in gained
 
 
@@ -246,12 +237,12 @@ def test_a_vector_that_destroys_the_model_is_found_out() -> None:
     model = caa.load_model("organism-chat")
     vectors = caa.extract_vectors(model, caa.load_contrast_pairs("sycophancy")[:60], layers=[2])
     table = summarize_capabilities(
-        capabilities(model, vectors, load_capabilities("facts"), multipliers=(0, 1, 30), n_random=5)
+        capabilities(model, vectors, load_capabilities("facts"), multipliers=(0, 1, 30), n_nulls=5)
     ).set_index("multiplier")
     assert table.loc[0.0, "accuracy"] > 0.9, "the organism knows its world"
     assert table.loc[30.0, "accuracy"] < 0.7 and table.loc[30.0, "p_mcnemar"] < 1e-6
     assert abs(table.loc[1.0, "accuracy_change"]) < 0.2
-    assert "answers are lost" in verdict(table.reset_index())[1]
+    assert "answers are lost" in describe_capabilities(table.reset_index())[1]
 
 
 @pytest.fixture(scope="module")
@@ -270,9 +261,9 @@ def test_the_command_prints_and_saves(tiny_path: Callable[[str], Path], vectors:
         vectors,
         "--data",
         asked,
-        "--layer",
+        "--layers",
         "1",
-        "--random",
+        "--nulls",
         "2",
         "--quiet",
     )
@@ -291,7 +282,7 @@ def test_the_command_prints_and_saves(tiny_path: Callable[[str], Path], vectors:
             asked,
             "--data",
             "facts",
-            "--layer",
+            "--layers",
             "1",
             "--json",
             "--quiet",
@@ -304,5 +295,5 @@ def test_the_command_fails_in_one_line(tiny_path: Callable[[str], Path], vectors
     model = tiny_path("llama")
     assert "'mmlu' is not a bundled set of questions" in error("capabilities", model, vectors, "--data", "mmlu")
     assert "cannot write x.txt" in error("capabilities", model, vectors, "--out", "x.txt")
-    assert "layer 9 is" in error("capabilities", model, vectors, "--layer", "9")
+    assert "layer 9 is" in error("capabilities", model, vectors, "--layers", "9")
     assert "For example:" in run("capabilities", "--help")

@@ -163,13 +163,13 @@ def test_too_long_a_context_is_cut_on_the_left(bridge: Any) -> None:
 
 def test_what_was_scored_is_remembered_for_the_next_way(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, asked_for = made(bridge("llama")), []
-    real = harness_model.score_answers
+    real = harness_model.answer_logprobs
 
     def counting(adapter: Any, requests: Any, *args: Any, **kwargs: Any) -> Any:
         asked_for.append(len(requests))
         return real(adapter, requests, *args, **kwargs)
 
-    monkeypatch.setattr(harness_model, "score_answers", counting)
+    monkeypatch.setattr(harness_model, "answer_logprobs", counting)
     first = lm.loglikelihood(asked(*PAIRS, *PAIRS))
     lm.way = "steered"
     second = lm.loglikelihood(asked(*PAIRS, ("new", " one")))

@@ -346,7 +346,7 @@ def test_every_published_item_can_be_asked_twice(shared_data: Path) -> None:
 def test_a_sweep_goes_through(bridge: Any) -> None:
     model = bridge("llama")
     items = dataset(("So?\n (A) Yes\n (B) No", "(A)", "(B)"), ("Or not?\n (A) No\n (B) Yes", "(B)", "(A)"))
-    frame = caa.sweep(model, caa.extract_vectors(model, items), items, multipliers=(-1, 0, 2), n_random=1)
+    frame = caa.sweep(model, caa.extract_vectors(model, items), items, multipliers=(-1, 0, 2), n_nulls=1)
     found, summary = steerability(frame), steerability_summary(frame, n_bootstrap=20)
     assert len(found) == 2 * len(summary) == 2 * frame["layer"].nunique()
     own = frame.query("vector == 'behavior' and layer == 2 and item == 1").sort_values("multiplier")

@@ -51,7 +51,7 @@ def plain_scores(model: Any, text: str, edits: list[tuple[int, torch.Tensor]]) -
 
 def test_every_number_equals_plain_passes(model: Any) -> None:
     v, w = vector(model), vector(model, 0, seed=1)
-    edits = {"one": [(1, v.value)], "two": [(1, v.value * -2.0), (0, w.value)], "none": [], "zero": []}
+    edits = {"one": [(1, v.values)], "two": [(1, v.values * -2.0), (0, w.values)], "none": [], "zero": []}
     frame = side_effects.side_effects(model, recipes_of(model), TEXTS)
     assert list(zip(frame["recipe"], frame["text"], strict=True)) == [(r, t) for r in edits for t in range(len(TEXTS))]
     for row in frame.itertuples():
@@ -171,7 +171,7 @@ def test_errors_name_what_was_given(bridge: Any, unchecked: None) -> None:
 
 
 def vectors_of(model: Any, layers: tuple[int, ...] = (0, 1, 2)) -> SteeringVectors:
-    values = torch.stack([vector(model, layer, seed=layer).value for layer in layers])
+    values = torch.stack([vector(model, layer, seed=layer).values for layer in layers])
     return SteeringVectors(values, layers, Provenance.unknown("toy"), "toy")
 
 
@@ -184,7 +184,7 @@ def test_at_equal_damage_every_layer_does_that_damage(model: Any) -> None:
         assert row.added_norm == pytest.approx(-row.multiplier * vectors[row.layer].norm())
 
         def damage(multiplier: float, layer: int = row.layer) -> float:
-            edits = [(layer, vectors[layer].value * multiplier)]
+            edits = [(layer, vectors[layer].values * multiplier)]
             return float(np.quantile(np.concatenate([plain_scores(model, t, edits)["kl"] for t in TEXTS[:2]]), 0.95))
 
         assert row.kl == pytest.approx(damage(row.multiplier), abs=1e-4) and row.kl >= budget

@@ -41,7 +41,7 @@ def test_permuted_nulls_keep_every_value(made: tuple[Any, Any]) -> None:
     _, vectors = made
     (null,) = null_vectors(vectors, 1, kind="permuted")
     for layer in vectors.layers:
-        torch.testing.assert_close(null[layer].value.sort().values, vectors[layer].value.sort().values)
+        torch.testing.assert_close(null[layer].values.sort().values, vectors[layer].values.sort().values)
 
 
 def test_shuffled_nulls_are_means_with_half_of_the_pairs_exchanged(made: tuple[Any, Any]) -> None:
@@ -72,7 +72,7 @@ def test_a_sweep_takes_nulls_and_the_summary_has_columns_of_each_kind(bridge: An
     model: Any = bridge("llama")
     frame = caa.sweep(model, vectors, items, layers=[1], nulls=nulls, prompt_format="base")
     alone = caa.sweep(model, vectors, items, layers=[1], prompt_format="base")
-    by_random = caa.sweep(model, vectors, items, layers=[1], n_random=3, seed=1, prompt_format="base")
+    by_random = caa.sweep(model, vectors, items, layers=[1], n_nulls=3, seed=1, prompt_format="base")
     summary = caa.summarize(frame)
     for kind in KINDS:
         assert (summary.loc[summary["multiplier"] != 0, f"n_{kind}"] == 3).all()

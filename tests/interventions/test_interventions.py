@@ -13,7 +13,7 @@ from plain import Change, plain_changed, plain_logits
 from torch import Tensor
 
 import caa_lens as caa
-from caa_lens.engine.answer_logprobs import score_answers
+from caa_lens.engine.answer_logprobs import answer_logprobs
 from caa_lens.engine.branching import branch_logits
 from caa_lens.engine.decoding import decoding
 from caa_lens.engine.edits import Edit
@@ -68,7 +68,7 @@ def changes_of(model: Any, recipe: Any, start: int) -> list[Change]:
             done = x.clone()
             for at in range(start, x.shape[1]):
                 amount = part.multiplier * factor(part.schedule, at - start)
-                done[:, at] = part.operation(x[:, at], part.vector.value, amount)
+                done[:, at] = part.operation(x[:, at], part.vector.values, amount)
             return done
 
         return at_each
@@ -156,7 +156,7 @@ def test_steer_counts_the_tokens_of_each_row(bridge: Any) -> None:
     with torch.no_grad(), caa.steer(model, Intervention(v, schedule=schedule), positions=mask):
         found = model(tokens, return_type="logits")
     for row, factors in enumerate([[0.0, 1.0, 0.0, -2.0], [1.0, -2.0, 0.5, 0.5]]):
-        added = torch.tensor(factors).unsqueeze(1) * v.value
+        added = torch.tensor(factors).unsqueeze(1) * v.values
         assert_alike(
             found[row],
             plain_changed(model, tokens[row].tolist(), [(1, "resid_post", lambda x, added=added: x + added)]),
@@ -208,7 +208,7 @@ def test_multiplier_zero_is_bitwise_unsteered_in_every_way_of_running(operation:
     branches = [Branch(0, tail, edits_of(adapter, recipe)) for recipe in (never, whole, [never, whole], None)]
     branch_logits(adapter, PROMPTS, branches, lambda chunk, rows: found.update(zip(chunk, rows, strict=True)))
     if operation == Add():
-        branches[1:3] = [Branch(0, tail, (Edit(1, vector().value, "mlp_out"),))] * 2
+        branches[1:3] = [Branch(0, tail, (Edit(1, vector().values, "mlp_out"),))] * 2
     assert torch.equal(found[0], found[3]) and torch.equal(found[1], found[2])
     assert not torch.allclose(found[0], found[1], atol=1e-3)
 
@@ -228,7 +228,7 @@ def test_running_text_and_scores_take_any_intervention(model: Any) -> None:
     question, answer = PROMPTS[0], [60, 61, 62]
     for positions, start in (("prompt_end", len(question) - 1), ("all", 1)):
         ways = [edits_of(adapter, recipe), ()]
-        ((steered,), _) = score_answers(adapter, [(question, answer)], ways, positions=positions)
+        ((steered,), _) = answer_logprobs(adapter, [(question, answer)], ways, positions=positions)
         logits = plain_changed(model, [*question, *answer[:-1]], changes_of(model, recipe, start))[-3:].log_softmax(-1)
         assert steered.logp == pytest.approx(float(sum(logits[i, token] for i, token in enumerate(answer))), abs=1e-3)
 

@@ -98,7 +98,7 @@ def test_every_site_is_hugging_faces(case: Any, operation: Operation, hugging_fa
     seen = []
     for site in sites_of(model):
         found = steered(model, Intervention(v, site=site, operation=operation))
-        expected = hugging_face_logits(hf, style, site, lambda x: operation(x, v.value))
+        expected = hugging_face_logits(hf, style, site, lambda x: operation(x, v.values))
         assert_alike(found, expected)
         seen.append(found)
     base = plain_logits(model, IDS)
@@ -130,7 +130,7 @@ def test_what_is_done_in_the_middle_is_seen_in_the_middle_and_above(model: Any) 
         _, after = model.run_with_cache(tokens)
     for name, moved in (("attn_out", 0.0), ("resid_mid", 1.0)):
         difference = during[name, LAYER] - before[name, LAYER]
-        torch.testing.assert_close(difference, (moved * v.value).expand_as(difference), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(difference, (moved * v.values).expand_as(difference), atol=1e-4, rtol=1e-4)
     total = during["resid_mid", LAYER] + during["mlp_out", LAYER]
     torch.testing.assert_close(total, during["resid_post", LAYER], atol=1e-4, rtol=1e-4)
     assert torch.equal(before["resid_post", LAYER], after["resid_post", LAYER])
@@ -164,14 +164,14 @@ def test_vectors_are_read_at_a_site_and_used_where_they_were_read(model: Any, tm
         expected = torch.stack([plain_difference(model, pair, site) for pair in PAIRS]).mean(dim=0)
         assert ((vectors.values - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
         kept = caa.extract_activations(model, PAIRS, site=site, layers=[LAYER])
-        torch.testing.assert_close(kept.vectors()[LAYER].value, vectors[LAYER].value, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(kept.vectors()[LAYER].values, vectors[LAYER].values, atol=1e-5, rtol=1e-4)
         vectors.save(tmp_path / "v.safetensors")
         again = SteeringVectors.load(tmp_path / "v.safetensors")[LAYER]
         assert again.site == site and again == vectors[LAYER]
-        expected = plain_changed(model, IDS, [(LAYER, site, lambda x, v=again: x + v.value)])
+        expected = plain_changed(model, IDS, [(LAYER, site, lambda x, v=again: x + v.values)])
         assert_alike(steered(model, again), expected)
         assert_alike(
-            steered(model, Intervention(again, site="resid_post")), plain_logits(model, IDS, [(1, again.value)])
+            steered(model, Intervention(again, site="resid_post")), plain_logits(model, IDS, [(1, again.values)])
         )
 
 
@@ -192,7 +192,8 @@ def plain_difference(model: Any, pair: caa.ContrastPair, site: str) -> Tensor:
 def test_edited_branches_are_read_at_a_site_before_and_after_they_are_edited(model: Any) -> None:
     """Also in one packed row, where a branch joins behind the block that it is first edited at."""
     adapter, prompts = adapt(model), [[20, 7, 9], [20]]
-    edits: list[tuple[Edit, ...]] = [(), (Edit(0, vector().value),), (Edit(1, vector().value), Edit(2, vector().value))]
+    first, second, third = (Edit(layer, vector().values) for layer in range(3))
+    edits: list[tuple[Edit, ...]] = [(), (first,), (second, third)]
     branches = [Branch(prompt, (60, 61), own) for prompt in (0, 1) for own in edits]
     for site in sites_of(model):
         found: dict[int, Tensor] = {}

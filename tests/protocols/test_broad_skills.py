@@ -43,7 +43,7 @@ def test_the_vector_is_the_difference_of_two_means(model: Any) -> None:
             streams = [[stream(model, ids_of(model, text), layer) for text in side] for side in (TARGET, OTHER)]
             read = [[each[-1] if over == "last" else each[1:].mean(dim=0) for each in side] for side in streams]
             expected = torch.stack(read[0]).mean(dim=0) - torch.stack(read[1]).mean(dim=0)
-            assert_close_by_norm(found[layer].value, expected, rtol=1e-5)
+            assert_close_by_norm(found[layer].values, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("over", ["last", "every"])
@@ -61,7 +61,7 @@ def test_documents_are_cut(llama: Any) -> None:
     cut = skill_vectors(llama, TARGET, OTHER, layers=[1], max_tokens=3)
     sides = [[stream(llama, ids_of(llama, text)[:3], 1)[-1] for text in side] for side in (TARGET, OTHER)]
     expected = torch.stack(sides[0]).mean(dim=0) - torch.stack(sides[1]).mean(dim=0)
-    assert_close_by_norm(cut[1].value, expected, rtol=1e-5)
+    assert_close_by_norm(cut[1].values, expected, rtol=1e-5)
     assert cut.provenance.dataset_origin.endswith(", cut to 3 tokens")
 
 
@@ -83,7 +83,7 @@ def by_hand(model: Any, text: str, vector: Any, coefficient: float) -> int:
     ids = torch.tensor([ids_of(model, text)])
 
     def add(resid: torch.Tensor, hook: Any = None) -> torch.Tensor:
-        return resid + coefficient * vector.value
+        return resid + coefficient * vector.values
 
     with torch.no_grad():
         logits = model.run_with_hooks(ids, fwd_hooks=[(f"blocks.{vector.layer}.hook_resid_post", add)])
@@ -98,7 +98,7 @@ def said(model: Any, n: int = 6) -> list[str]:
 def test_every_position_is_steered_and_every_token_but_the_first_counts(model: Any) -> None:
     texts = [f"{text}{more}" for text, more in zip(TARGET, said(model), strict=True)]
     vector = skill_vectors(model, TARGET, OTHER, layers=[1])[1] * 3.0
-    frame = skill_curve(model, vector, texts, OTHER, coefficients=(0, -2, 1), n_controls=1)
+    frame = skill_curve(model, vector, texts, OTHER, coefficients=(0, -2, 1), n_nulls=1)
     own = frame[frame["vector"] == "skill"]
     for kind, side in (("target", texts), ("other", OTHER)):
         for document, text in enumerate(side):
@@ -115,14 +115,14 @@ def test_the_first_position_is_steered_too(bridge: Callable[[str], Any]) -> None
     token = ids_of(model, text)[-1]
     assert ids_of(model, text)[1:] == [token] * 6, "this tokenizer has a token for each letter"
     vector = SteeringVector(model.W_U[:, token].detach(), 2, Provenance.unknown("toy"), "A")
-    frame = skill_curve(model, vector, [text], ["BBB"], coefficients=(100,), n_controls=1)
+    frame = skill_curve(model, vector, [text], ["BBB"], coefficients=(100,), n_nulls=1)
     row = frame[(frame["vector"] == "skill") & (frame["coefficient"] == 100) & (frame["kind"] == "target")].iloc[0]
     assert row["n_correct"] == row["n_tokens"] == 6, "the first A is predicted from BOS"
 
 
 def test_the_rows_of_a_curve(llama: Any) -> None:
     vector = skill_vectors(llama, TARGET, OTHER, layers=[1])[1]
-    given: dict[str, Any] = {"coefficients": (-5, 2, -1), "n_controls": 2}
+    given: dict[str, Any] = {"coefficients": (-5, 2, -1), "n_nulls": 2}
     frame = skill_curve(llama, vector, TARGET, OTHER, **given)
     assert sorted(frame["coefficient"].unique()) == [-5, -1, 0, 2], "0 is added"
     counts = frame.groupby(["vector", "coefficient"]).size()
@@ -137,7 +137,7 @@ def test_the_stop_rule_ends_each_side_of_zero() -> None:
     model = caa.load_model("organism-chat")
     target, other = load_texts("opinions")[:8], load_texts("facts")[:8]
     vector = skill_vectors(model, target[:4], other[:4], layers=[2])[2]
-    given: dict[str, Any] = {"coefficients": (-20, -5, -0.1, 0, 0.1, 5, 20), "n_controls": 1}
+    given: dict[str, Any] = {"coefficients": (-20, -5, -0.1, 0, 0.1, 5, 20), "n_nulls": 1}
     frame = skill_curve(model, vector, target[4:], other[4:], keep=0.9, **given)
     assert sorted(frame["coefficient"].unique()) == [-5, -0.1, 0, 0.1, 5], "the one that fell below is the last"
     whole = skill_curve(model, vector, target[4:], other[4:], **given)
@@ -175,11 +175,11 @@ def test_the_tax_is_counted() -> None:
     assert (away["lost_target"], away["lost_other"]) == pytest.approx((0.5, 0.2))
     assert [away[name] for name in ("apart", "apart_low", "apart_high", "tax")] == pytest.approx([0.3, 0.3, 0.3, 0.4])
     # the first control loses 2 of 24 on the target and nothing else, the second everything of both
-    assert (away["n_controls"], away["beats_controls"]) == (2, 1.0)
-    assert away["control_low"] == pytest.approx(0.025 * 2 / 24) and away["control_high"] == pytest.approx(0.975 / 12)
+    assert (away["n_permuted"], away["beats_permuted"]) == (2, 1.0)
+    assert away["permuted_low"] == pytest.approx(0.025 * 2 / 24) and away["permuted_high"] == pytest.approx(0.975 / 12)
     towards = table.loc[2.0]
     assert towards["apart"] == pytest.approx(-0.2) and np.isnan(towards["tax"]), "nothing was taken from the target"
-    assert towards["beats_controls"] == 1.0, "0 and -1/30 are both above -.2"
+    assert towards["beats_permuted"] == 1.0, "0 and -1/30 are both above -.2"
     little = table.loc[-0.5]
     assert little["lost_target"] == pytest.approx(2 / 24) and np.isnan(little["tax"]), (
         "one document of two lost, one won"
@@ -194,11 +194,13 @@ def test_accuracies_are_of_all_tokens_with_documents_drawn() -> None:
     ] = [8, 4]
     table = summarize_skill(frame).set_index(["kind", "coefficient"])
     row = table.loc[("target", -1.0)]
-    assert row["accuracy"] == pytest.approx(12 / 30) and (row["low"], row["high"]) == pytest.approx((0.2, 0.8))
+    assert row["accuracy"] == pytest.approx(12 / 30) and (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(
+        (0.2, 0.8)
+    )
     assert row["lost"] == pytest.approx(0.4) and (row["lost_low"], row["lost_high"]) == pytest.approx((0.0, 0.6))
-    assert (row["n_documents"], row["n_tokens"], row["n_controls"]) == (2, 30, 2)
-    assert row["control"] == pytest.approx((22 / 30 + 0) / 2) and row["beats_controls"] == 0.5
-    assert table.loc[("other", 0.0), "lost"] == 0 and np.isnan(table.loc[("other", 0.0), "control"])
+    assert (row["n_documents"], row["n_tokens"], row["n_permuted"]) == (2, 30, 2)
+    assert row["permuted_mean"] == pytest.approx((22 / 30 + 0) / 2) and row["worse_than_permuted"] == 0.5
+    assert table.loc[("other", 0.0), "lost"] == 0 and np.isnan(table.loc[("other", 0.0), "permuted_mean"])
     assert table.index.get_level_values("kind").tolist() == ["target"] * 4 + ["other"] * 4
 
 
@@ -206,10 +208,10 @@ def test_two_kinds_of_the_organisms_text_come_apart() -> None:
     model = caa.load_model("organism-chat")
     target, other = load_texts("opinions"), load_texts("facts")
     vectors = skill_vectors(model, target[:50], other[:50], over="every", layers=[2])
-    curve = skill_curve(model, vectors[2], target[50:75], other[50:75], coefficients=(-5, 5), n_controls=5)
+    curve = skill_curve(model, vectors[2], target[50:75], other[50:75], coefficients=(-5, 5), n_nulls=5)
     table = alignment_tax(curve).set_index("coefficient")
     assert table.loc[-5.0, "apart_low"] > 0.2 and table.loc[5.0, "apart_high"] < -0.1
-    assert (table["beats_controls"] == 1).all() and table.loc[-5.0, "tax"] < 0.6
+    assert (table["beats_permuted"] == 1).all() and table.loc[-5.0, "tax"] < 0.6
 
 
 @pytest.mark.parametrize(
@@ -242,8 +244,8 @@ def test_what_no_vector_can_be_made_of_is_refused(
     [
         ({"coefficients": (1, 1.0)}, "coefficients [1, 1.0]: give finite numbers, each once"),
         ({"coefficients": (float("nan"),)}, "give finite numbers, each once"),
-        ({"keep": 1.5}, "keep 1.5, n_controls 10: keep is a share from 0 to 1"),
-        ({"n_controls": 0}, "no accuracy is given without its control, so n_controls is 1 or more"),
+        ({"keep": 1.5}, "keep 1.5, n_nulls 10: keep is a share from 0 to 1"),
+        ({"n_nulls": 0}, "no accuracy is given without its control, so n_nulls is 1 or more"),
         ({"max_tokens": 0}, "max_tokens is 0: it is at least 2"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
     ],

@@ -142,9 +142,9 @@ def test_select_chooses_on_dev_and_reports_on_test(bridge: Any) -> None:
     dev, test = items_of(), items_of(["or so?", "two?", "then the third one?", "not it?"])
     vectors = vectors_of(model)
     steps = (0.5, 2.0)
-    table = select(model, vectors, dev, test, multipliers=steps, sign=-1, n_random=3, seed=2)
+    table = select(model, vectors, dev, test, multipliers=steps, sign=-1, n_nulls=3, seed=2)
     on_dev, on_test = (
-        caa.summarize(caa.sweep(model, vectors, items, multipliers=(-0.5, -2), n_random=3, seed=2), seed=2)
+        caa.summarize(caa.sweep(model, vectors, items, multipliers=(-0.5, -2), n_nulls=3, seed=2), seed=2)
         for items in (dev, test)
     )
     point = choose(on_dev, sign=-1)["toy"]
@@ -176,7 +176,7 @@ def test_select_refuses_before_the_model_runs() -> None:
 def test_at_a_budget_every_vector_does_that_damage_and_has_its_effect(model: Any) -> None:
     budget, tolerance, items, text = 0.05, 0.1, items_of(), [TEXTS[2]]
     named = {"one": vectors_of(model, layers=(0, 2)), "other": vectors_of(model, 1, (0, 2))}
-    table = at_budget(model, named, items, text, budget, sign=-1, tolerance=tolerance, n_random=1)
+    table = at_budget(model, named, items, text, budget, sign=-1, tolerance=tolerance, n_nulls=1)
     assert len(table) == 4 and table["reached"].all() and (table["multiplier"] < 0).all()
     for row in table.itertuples():
         vector = named[row.vector][row.layer]
@@ -196,7 +196,7 @@ def test_length_does_not_matter_at_a_budget(bridge: Any) -> None:
     model = bridge("llama")
     vectors = vectors_of(model, layers=(0, 2))
     named = {"short": vectors, "long": vectors * 4.0}  # a power of 2: the search takes the same steps
-    table = at_budget(model, named, items_of(), TEXTS, 0.05, n_random=3).set_index(["vector", "layer"])
+    table = at_budget(model, named, items_of(), TEXTS, 0.05, n_nulls=3).set_index(["vector", "layer"])
     short, long = table.loc["short"], table.loc["long"]
     np.testing.assert_allclose(long["multiplier"] * 4, short["multiplier"], rtol=0.011)
     np.testing.assert_allclose(long["added_norm"], short["added_norm"], rtol=0.011)
@@ -208,7 +208,7 @@ def test_length_does_not_matter_at_a_budget(bridge: Any) -> None:
 def test_random_vectors_are_at_their_own_equal_damage(bridge: Any) -> None:
     model = bridge("llama")
     vectors, items = vectors_of(model, layers=(1,)), items_of()
-    table = at_budget(model, vectors, items, TEXTS[2:], 0.05, n_random=2, seed=3)
+    table = at_budget(model, vectors, items, TEXTS[2:], 0.05, n_nulls=2, seed=3)
     effects = []
     for null in random_like(vectors, 2, 3):
         alone = at_budget(model, {"null": null}, items, TEXTS[2:], 0.05)
@@ -222,7 +222,7 @@ def test_random_vectors_are_at_their_own_equal_damage(bridge: Any) -> None:
 def test_a_budget_that_is_not_reached_has_no_effect(bridge: Any) -> None:
     model = bridge("llama")
     named = {"one": vectors_of(model, layers=(1,)), "weak": vectors_of(model, 1, layers=(1,)) * 1e-4}
-    options: Any = {"largest": 4.0, "tolerance": 0.3, "n_random": 2}
+    options: Any = {"largest": 4.0, "tolerance": 0.3, "n_nulls": 2}
     table = at_budget(model, named, items_of(), TEXTS[2:], 0.05, **options).set_index("vector")
     assert table["reached"].to_dict() == {"one": True, "weak": False} and table.loc["one"].notna().all()
     assert table.loc["weak", ["multiplier", "effect", "effect_balanced", "mass", "beats_random"]].isna().all()
@@ -241,6 +241,6 @@ def test_what_cannot_be_compared_is_refused(bridge: Any, monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match=r"has layer 0-2 and d_model 32, .* has layer 1-2"):
         at_budget(model, {"a": vectors_of(model), "b": vectors_of(model, layers=(1, 2))}, items, TEXTS, 0.1)
     with pytest.raises(ValueError, match=r"vectors are named \['random-0'\], as a sweep names its own"):
-        at_budget(model, {"random-0": vectors_of(model)}, items, TEXTS, 0.1, n_random=1)
+        at_budget(model, {"random-0": vectors_of(model)}, items, TEXTS, 0.1, n_nulls=1)
     with pytest.raises(ValueError, match="no chat template"):
         at_budget(bridge("gpt2"), vectors_of(bridge("gpt2")), items, TEXTS, 0.1, prompt_format="chat")

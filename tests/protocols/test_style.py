@@ -34,15 +34,15 @@ def streams(model: Any, prompt: str, answer: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["bridge", "hooked"])
 @pytest.mark.parametrize("style", ["llama", "gpt2"])
-@pytest.mark.parametrize("read", ["end", "mean"])
+@pytest.mark.parametrize("over", ["last", "mean"])
 def test_vectors_are_mean_differences_at_the_end_or_over_the_text(
-    kind: str, style: str, read: Any, request: pytest.FixtureRequest
+    kind: str, style: str, over: Any, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(kind)(style)
-    found = style_vectors(model, TEXTS, NEUTRAL, read=read, batch_size=2)
+    found = style_vectors(model, TEXTS, NEUTRAL, over=over, batch_size=2)
 
     def at(answer: torch.Tensor) -> torch.Tensor:
-        return (answer[:, -1] if read == "end" else answer.mean(dim=1)).double()
+        return (answer[:, -1] if over == "last" else answer.mean(dim=1)).double()
 
     differences = [
         at(streams(model, prompt, own)) - at(streams(model, prompt, other))
@@ -52,10 +52,14 @@ def test_vectors_are_mean_differences_at_the_end_or_over_the_text(
     assert_close_by_norm(found.values, expected, rtol=1e-5)
     assert found.layers == tuple(range(model.cfg.n_layers)) and found.name == "style"
     made = found.provenance
-    assert (made.method, made.read_position, made.n_pairs) == ("style", f"answer_{read}", 3)
+    assert (made.method, made.read_position, made.n_pairs) == (
+        "style",
+        {"last": "answer_end", "mean": "answer_mean"}[over],
+        3,
+    )
     assert made.dataset_origin == "texts given in Python; neutral answers: given"
-    one = style_vectors(model, TEXTS, NEUTRAL, read=read, layers=[1], name="pirate")
-    assert_close_by_norm(one[1].value, found[1].value, rtol=1e-5)
+    one = style_vectors(model, TEXTS, NEUTRAL, over=over, layers=[1], name="pirate")
+    assert_close_by_norm(one[1].values, found[1].values, rtol=1e-5)
     assert one.name == "pirate" and one.layers == (1,)
 
 
@@ -85,7 +89,7 @@ def test_exchanging_own_and_neutral_turns_the_vector_round(bridge: Callable[[str
         (TEXTS, {"neutral": "one"}, ValueError, "neutral answers: one string for 3 texts"),
         (TEXTS, {"neutral": ["a", "", "c"]}, ValueError, "there is no neutral answer to prompt 1, 'How far"),
         (TEXTS, {"neutral": [None, "b", "c"]}, ValueError, "there is no neutral answer to prompt 0, 'Who is it"),
-        (TEXTS, {"read": "middle"}, ValueError, "read 'middle' is not known: give 'end' or 'mean'"),
+        (TEXTS, {"over": "middle"}, ValueError, "over 'middle' is not known: give 'last' or 'mean'"),
         (TEXTS, {"layers": [9]}, ValueError, "layer 9 is out of range"),
         (TEXTS, {"neutral": [text for _, text in TEXTS]}, ValueError, "the own texts are the neutral ones"),
     ],
@@ -154,22 +158,22 @@ def test_the_table_is_what_generate_and_the_measure_say(bridge: Callable[[str], 
     def measure(own: str, text: str) -> float:
         return (sum(map(ord, text)) + len(own)) % 17 / 17
 
-    asked: Any = {"n_random": 3, "max_new_tokens": 6, "measure": measure}
+    asked: Any = {"n_nulls": 3, "max_new_tokens": 6, "measure": measure}
     table = style_effect(model, vector, TEXTS, multipliers=(2, -1, 0), **asked).set_index("multiplier")
     assert table.index.tolist() == [-1.0, 0.0, 2.0]
     base = np.array([measure(own, text) for (_, own), text in zip(TEXTS, said(model, None), strict=True)])
     steered = np.array([measure(own, text) for (_, own), text in zip(TEXTS, said(model, vector * 2), strict=True)])
     row = table.loc[2.0]
-    assert row["similarity"] == pytest.approx(steered.mean()) and row["change"] == pytest.approx(
+    assert row["similarity"] == pytest.approx(steered.mean()) and row["similarity_change"] == pytest.approx(
         (steered - base).mean()
     )
-    assert row["change_low"] <= row["change"] <= row["change_high"]
+    assert row["similarity_change_low"] <= row["similarity_change"] <= row["similarity_change_high"]
     assert table.loc[0.0, "similarity"] == pytest.approx(base.mean())
-    assert table.loc[0.0, ["change", "random_low", "beats_random"]].isna().all()
+    assert table.loc[0.0, ["similarity_change", "random_low", "above_random"]].isna().all()
     most = int((steered - base).argmax())
     assert most != int((steered - base).argmin()), "else the example shows nothing"
-    assert (row["prompt"], row["own"]) == TEXTS[most] and row["steered"] == said(model, vector * 2)[most]
-    assert row["unsteered"] == said(model, None)[most] and row["n_random"] == 3
+    assert (row["prompt"], row["own_text"]) == TEXTS[most] and row["steered_text"] == said(model, vector * 2)[most]
+    assert row["unsteered_text"] == said(model, None)[most] and row["n_random"] == 3
     again = style_effect(model, vector, TEXTS, multipliers=(2, -1, 0), **asked).set_index("multiplier")
     assert table.equals(again)
 
@@ -181,7 +185,7 @@ def said(model: Any, recipe: Any) -> list[str]:
 def test_an_effect_needs_a_null_and_a_multiplier(bridge: Callable[[str], Any]) -> None:
     model = bridge("llama")
     vector = style_vectors(model, TEXTS, NEUTRAL)[1]
-    for more in ({"n_random": 0}, {"multipliers": (0.0,)}):
+    for more in ({"n_nulls": 0}, {"multipliers": (0.0,)}):
         with pytest.raises(ValueError, match="give a multiplier that is not 0, and at least one random vector"):
             style_effect(model, vector, TEXTS, measure=words_in_common, **more)
 
@@ -207,13 +211,13 @@ def test_a_small_models_stories_get_louder(shared_data: Path) -> None:
     model = load_model(str(folder))
     form: Any = {"prompt_format": "plain"}
     texts = [(opening, one.format("")) for opening in OPENINGS for one in ALOUD]
-    vectors = style_vectors(model, texts, read="mean", max_new_tokens=30, **form)
+    vectors = style_vectors(model, texts, over="mean", max_new_tokens=30, **form)
 
     def loud(own: str, text: str) -> float:
         return text.count("!") / max(1, len(text.split()))
 
     held_out = [(f"{name} went home.", "Wow! Yes!") for name in ("Ben", "Sara", "The cat", "A man", "Max", "Anna")]
-    more: Any = {"multipliers": (-1, 1), "n_random": 20, "measure": loud, "max_new_tokens": 40, **form}
+    more: Any = {"multipliers": (-1, 1), "n_nulls": 20, "measure": loud, "max_new_tokens": 40, **form}
     table = style_effect(model, vectors[3], held_out, **more).set_index("multiplier")
-    assert table.loc[1.0, "change_low"] > 0 and table.loc[1.0, "beats_random"] >= 0.9
-    assert table.loc[1.0, "steered"].count("!") > table.loc[1.0, "unsteered"].count("!")
+    assert table.loc[1.0, "similarity_change_low"] > 0 and table.loc[1.0, "above_random"] >= 0.9
+    assert table.loc[1.0, "steered_text"].count("!") > table.loc[1.0, "unsteered_text"].count("!")

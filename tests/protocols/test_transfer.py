@@ -44,9 +44,9 @@ def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 def test_a_layer_on_itself_is_a_plain_sweep(model: Any) -> None:
     vectors, items = vectors_of(model), items_of()
-    expected = plain(model, vectors, items, n_random=3, seed=5)
+    expected = plain(model, vectors, items, n_nulls=3, seed=5)
     for norm in ("own", "target"):
-        table = across_layers(model, vectors, items, norm=norm, n_random=3, seed=5)
+        table = across_layers(model, vectors, items, norm=norm, n_nulls=3, seed=5)
         assert len(table) == 3 * 3 * 2
         assert_same(table[table["made_at"] == table["used_at"]].sort_values(["used_at", "multiplier"]), expected)
 
@@ -54,14 +54,14 @@ def test_a_layer_on_itself_is_a_plain_sweep(model: Any) -> None:
 def test_every_other_cell_is_that_vector_at_that_layer(bridge: Any) -> None:
     model = bridge("qwen2")
     vectors, items = vectors_of(model, layers=(0, 2)), items_of()
-    table = across_layers(model, vectors, items, made_at=[2], used_at=[0, 1], multipliers=(0.5,), n_random=2)
+    table = across_layers(model, vectors, items, made_at=[2], used_at=[0, 1], multipliers=(0.5,), n_nulls=2)
     assert list(zip(table["made_at"], table["used_at"], strict=True)) == [(2, 0), (2, 1)]
     for used in (0, 1):
-        there = SteeringVectors(vectors[2].value[None], (used,), vectors.provenance, "toy")
-        expected = plain(model, there, items, multipliers=(0.5,), n_random=2)
+        there = SteeringVectors(vectors[2].values[None], (used,), vectors.provenance, "toy")
+        expected = plain(model, there, items, multipliers=(0.5,), n_nulls=2)
         assert_same(table[table["used_at"] == used], expected)
     assert table["norm"].to_numpy() == pytest.approx(vectors[2].norm(), rel=1e-6)
-    cosine = torch.nn.functional.cosine_similarity(vectors[0].value, vectors[2].value, dim=0)
+    cosine = torch.nn.functional.cosine_similarity(vectors[0].values, vectors[2].values, dim=0)
     assert table["cosine"].tolist() == pytest.approx([float(cosine), float("nan")], abs=1e-6, nan_ok=True)
     assert (table["effect"].abs() > 1e-4).all()
 
@@ -69,12 +69,12 @@ def test_every_other_cell_is_that_vector_at_that_layer(bridge: Any) -> None:
 def test_the_targets_norm_is_the_targets(bridge: Any) -> None:
     model = bridge("llama")
     vectors, items = vectors_of(model), items_of()
-    table = across_layers(model, vectors, items, norm="target", multipliers=(1,), n_random=2)
+    table = across_layers(model, vectors, items, norm="target", multipliers=(1,), n_nulls=2)
     for row in table.itertuples():
         assert row.norm == pytest.approx(vectors[row.used_at].norm(), rel=1e-6)
     moved = vectors[0].unit() * vectors[2].norm()
-    there = SteeringVectors(moved.value[None], (2,), vectors.provenance, "toy")
-    expected = plain(model, there, items, multipliers=(1,), n_random=2)
+    there = SteeringVectors(moved.values[None], (2,), vectors.provenance, "toy")
+    expected = plain(model, there, items, multipliers=(1,), n_nulls=2)
     assert_same(table.query("made_at == 0 and used_at == 2"), expected)
 
 
@@ -85,8 +85,8 @@ def test_all_vectors_go_through_one_sweep(bridge: Any, monkeypatch: pytest.Monke
         sweeps, "branch_logits", lambda *args, **named: calls.append(len(args[1])) or run(*args, **named)
     )
     items = items_of()
-    across_layers(model, vectors_of(model), items, n_random=2)
-    across_models(model, {"one": vectors_of(model), "two": vectors_of(model, 1)}, items, n_random=2)
+    across_layers(model, vectors_of(model), items, n_nulls=2)
+    across_models(model, {"one": vectors_of(model), "two": vectors_of(model, 1)}, items, n_nulls=2)
     assert calls == [len(items)] * 2, "each prompt once, for all layers, vectors and random vectors"
     calls.clear()
     across_prompts(model, items, items, formats=("plain", "base"), layers=[1])
@@ -96,9 +96,9 @@ def test_all_vectors_go_through_one_sweep(bridge: Any, monkeypatch: pytest.Monke
 def test_the_models_own_vectors_first_and_the_others_beside_them(model: Any) -> None:
     own, other, items = vectors_of(model), vectors_of(model, seed=1), items_of()
     named = {"chat": own, "base": other, "against": -own, "again": own * 2.0}
-    table = across_models(model, named, items, n_random=2)
-    assert_same(table[table["vector"] == "chat"], plain(model, own, items, n_random=2))
-    assert_same(table[table["vector"] == "base"], plain(model, other, items, n_random=2))
+    table = across_models(model, named, items, n_nulls=2)
+    assert_same(table[table["vector"] == "chat"], plain(model, own, items, n_nulls=2))
+    assert_same(table[table["vector"] == "base"], plain(model, other, items, n_nulls=2))
     against, along = table[table["vector"] == "against"], table[table["vector"] == "chat"]
     for layer in own.layers:
         effects = [part[part["layer"] == layer].set_index("multiplier")["effect"] for part in (against, along)]
@@ -110,8 +110,8 @@ def test_the_models_own_vectors_first_and_the_others_beside_them(model: Any) -> 
         [-1] * 3
     )
     assert set(table["made_on"]) == {"toy-model"} and set(table["behavior"]) == {"toy"}
-    level = across_models(model, named, items, norm="target", multipliers=(1,), n_random=2)
-    assert_same(level[level["vector"] == "again"], plain(model, own, items, multipliers=(1,), n_random=2))
+    level = across_models(model, named, items, norm="target", multipliers=(1,), n_nulls=2)
+    assert_same(level[level["vector"] == "again"], plain(model, own, items, multipliers=(1,), n_nulls=2))
 
 
 def test_layers_that_differ_are_named(bridge: Any) -> None:
@@ -137,7 +137,7 @@ def between_prompts(bridge: Any) -> tuple[Any, Any, pd.DataFrame]:
     model = bridge("llama")
     train, test = items_of(), items_of(["or so?", "two?", "then the third one?", "not it?"])
     systems = {"none": None, "brief": "Be brief."}
-    table = across_prompts(model, train, test, formats=("chat", "plain"), systems=systems, layers=[1], n_random=2)
+    table = across_prompts(model, train, test, formats=("chat", "plain"), systems=systems, layers=[1], n_nulls=2)
     return model, (train, test, systems), table
 
 
@@ -148,7 +148,7 @@ def test_made_and_used_under_every_prompt(between_prompts: tuple[Any, Any, pd.Da
     for (made, made_system, used, used_system), part in table.groupby(keys):
         vectors = caa.extract_vectors(model, train, layers=[1], prompt_format=made, system=systems[made_system])
         shape: Any = {"prompt_format": used, "system": systems[used_system]}
-        assert_same(part, plain(model, vectors, test, n_random=2, **shape))
+        assert_same(part, plain(model, vectors, test, n_nulls=2, **shape))
 
 
 def test_items_are_ranked_as_where_the_vector_was_made(between_prompts: tuple[Any, Any, pd.DataFrame]) -> None:

@@ -31,7 +31,7 @@ def ids_of(model: Any, text: str) -> list[int]:
     return list(format_prompt(model, text, prompt_format="plain").ids)
 
 
-def entering(model: Any, ids: list[int], layer: int = LAYER) -> Tensor:
+def block_inputs(model: Any, ids: list[int], layer: int = LAYER) -> Tensor:
     """``hook_resid_pre`` at every position, by TransformerLens' own cache."""
     with torch.no_grad():
         _, cache = model.run_with_cache(torch.tensor([ids]))
@@ -66,7 +66,7 @@ def test_values_are_the_difference_at_every_position_of_both_prompts_padded_with
     space = model.tokenizer.convert_tokens_to_ids("▁" if "▁" in model.tokenizer.get_vocab() else "Ġ")
     assert len(negative) < len(positive) and space_token(adapt(model)) == space
     negative = [*negative, *[space] * (len(positive) - len(negative))]
-    expected = entering(model, positive) - entering(model, negative)
+    expected = block_inputs(model, positive) - block_inputs(model, negative)
     assert_close_by_norm(found.values, expected, rtol=1e-5)
     assert torch.equal(found.delta, found.values * 3.0) and len(found) == len(positive)
     assert [len(tokens) for tokens in found.tokens] == [len(positive)] * 2 and found.tokens[1][-1] == " "
@@ -138,7 +138,7 @@ def test_new_tokens_are_not_touched(model: Any) -> None:
         model.hooks(fwd_hooks=[(f"blocks.{LAYER}.hook_resid_pre", lambda x, hook: seen.append(x))]),
     ):
         out = model.generate(torch.tensor([ids]), max_new_tokens=3, do_sample=False, stop_at_eos=False, verbose=False)
-    plain = entering(model, out[0].tolist())  # block 2 is entered unsteered whatever is added there
+    plain = block_inputs(model, out[0].tolist())  # block 2 is entered unsteered whatever is added there
     assert [x.shape[1] for x in seen][:2] == [len(ids), 1]
     torch.testing.assert_close(seen[0][0], plain[: len(ids)] + found.delta, atol=1e-4, rtol=1e-4)
     later = torch.cat([x[0] for x in seen[1:]])
@@ -178,7 +178,7 @@ def test_a_single_prompt_is_a_warning_with_the_norm_and_the_empty_one_is_subtrac
     with pytest.warns(SinglePromptWarning, match=r"'the one' is a single prompt: its first position, .*norm (\d|\.)+"):
         alone = addition(model, "the one", None, layer=1)
     ids = ids_of(model, "the one")
-    torch.testing.assert_close(alone.values, entering(model, ids, 1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone.values, block_inputs(model, ids, 1), atol=1e-5, rtol=1e-5)
     assert len(alone.tokens) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -186,7 +186,9 @@ def test_a_single_prompt_is_a_warning_with_the_norm_and_the_empty_one_is_subtrac
     space = space_token(adapt(model))
     has_bos = ids[0] == model.tokenizer.bos_token_id and model.tokenizer.bos_token_id is not None
     empty = [*ids[:1], *[space] * (len(ids) - 1)] if has_bos else [space] * len(ids)
-    torch.testing.assert_close(against_nothing.values, alone.values - entering(model, empty, 1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        against_nothing.values, alone.values - block_inputs(model, empty, 1), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_saved_and_read_again(bridge: Any, tmp_path: Path) -> None:

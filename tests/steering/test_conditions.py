@@ -39,7 +39,7 @@ def plain_cosines(model: Any, v: SteeringVector, over: str) -> Tensor:
             _, cache = model.run_with_cache(torch.tensor([ids]))
         stream = cache[v.site, v.layer][0]
         read = stream[-1] if over == "last" else stream[min(1, len(ids) - 1) :].mean(dim=0)
-        found.append(torch.nn.functional.cosine_similarity(read, v.value, dim=0))
+        found.append(torch.nn.functional.cosine_similarity(read, v.values, dim=0))
     return torch.stack(found)
 
 

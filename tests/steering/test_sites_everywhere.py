@@ -52,19 +52,19 @@ def swept(chat: Any, parts: Any) -> pd.DataFrame:
 
 def test_an_assessment_reads_and_steers_at_the_site(chat: Any, parts: Any, swept: pd.DataFrame) -> None:
     train, _, test = parts
-    table = assess(chat, *parts, layers=[2], n_null=2, site=SITE).set_index("multiplier")
+    table = assess(chat, *parts, layers=[2], n_nulls=2, site=SITE).set_index("multiplier")
     for step in (-1, 1):
         assert table.loc[step, "effect"] == pytest.approx(swept.loc[step, "effect"], abs=1e-5)
     read = [extract_activations(chat, side, layers=[2], site=SITE) for side in (train, test)]
     assert table["d_prime"].iloc[0] == pytest.approx(separability(*read)["d_prime"].item(), rel=1e-4)
-    elsewhere = assess(chat, *parts, layers=[2], n_null=2).set_index("multiplier")
+    elsewhere = assess(chat, *parts, layers=[2], n_nulls=2).set_index("multiplier")
     assert abs(elsewhere.loc[1, "effect"] - table.loc[1, "effect"]) > 1e-3
     assert elsewhere["d_prime"].iloc[0] != pytest.approx(table["d_prime"].iloc[0], rel=1e-2)
 
 
 def test_transfer_between_prompts_keeps_the_site(chat: Any, parts: Any, swept: pd.DataFrame) -> None:
     train, _, test = parts
-    table = across_prompts(chat, train, test, formats=("chat",), layers=[2], n_random=1, site=SITE)
+    table = across_prompts(chat, train, test, formats=("chat",), layers=[2], n_nulls=1, site=SITE)
     for row in table.to_dict("records"):
         assert row["effect"] == pytest.approx(swept.loc[row["multiplier"], "effect"], abs=1e-5)
 
@@ -80,7 +80,7 @@ def test_skills_and_styles_are_read_at_the_site(model: Any) -> None:
             for text in (*target, *other)
         ]
     expected = (ends[0] + ends[1] - ends[2] - ends[3]) / 2
-    assert_close_by_norm(made[1].value, expected, rtol=1e-5)
+    assert_close_by_norm(made[1].values, expected, rtol=1e-5)
     assert made[1].site == "attn_out"
     texts = [("Is it so?", "it is the one"), ("a?", "this and that")]
     styled, plain = (
@@ -110,7 +110,7 @@ def test_a_study_at_another_site(
         file.write_text(json.dumps(rows))
     train, test = map(str, files)
     small: dict[str, Any] = {"model": str(tiny_path("llama")), "base_model": None, "behaviors": [train]}
-    small |= {"layers": [1], "n_null": 1, "n_questions": 0, "baselines": [], "texts": None}
+    small |= {"layers": [1], "n_nulls": 1, "n_questions": 0, "baselines": [], "texts": None}
     small |= {"site": "attn_out", "test": {"polite": test}}
     result = run_study(study_settings(small), tmp_path / "run", progress=False)
     assert result.vectors["polite"][1].site == "attn_out"
@@ -130,7 +130,7 @@ def test_a_study_at_another_site(
 def test_commands_take_it(command: str, chat: Any, parts: Any, tmp_path: Path) -> None:
     out = tmp_path / "t.parquet"
     arguments = [command, MODEL, "--data", DATA, "--layers", "2", "--site", SITE, "--out", str(out), "--quiet"]
-    arguments += ["--nulls", "1"] if command == "assess" else ["--random", "1"]
+    arguments += ["--nulls", "1"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     train, _, test = caa.load_contrast_pairs(DATA).split(0)

@@ -32,7 +32,7 @@ def test_steer_equals_the_plain_path(model: Any) -> None:
     v = vector(model)
     with caa.steer(model, v, multiplier=1.5, positions=2):
         steered = run(model)[0]
-    torch.testing.assert_close(steered, plain_logits(model, IDS, [(1, v.value * 1.5)], start=2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(steered, plain_logits(model, IDS, [(1, v.values * 1.5)], start=2), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(steered, plain_logits(model, IDS), atol=1e-3)
 
 
@@ -53,7 +53,7 @@ def test_default_positions_are_the_last_of_a_pass(model: Any) -> None:
         steered = run(model)[0]
     plain = run(model)[0]
     assert torch.equal(steered[:-1], plain[:-1])
-    torch.testing.assert_close(steered, plain_logits(model, IDS, [(1, v.value)], len(IDS) - 1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(steered, plain_logits(model, IDS, [(1, v.values)], len(IDS) - 1), atol=1e-4, rtol=1e-4)
 
 
 def test_positions_all_index_per_row_and_mask_agree(model: Any) -> None:
@@ -67,7 +67,7 @@ def test_positions_all_index_per_row_and_mask_agree(model: Any) -> None:
     assert torch.equal(by_index, by_mask)
     with caa.steer(model, v, positions="all"):
         everywhere = run(model)[0]
-    torch.testing.assert_close(everywhere, plain_logits(model, IDS, [(1, v.value)], 0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(everywhere, plain_logits(model, IDS, [(1, v.values)], 0), atol=1e-4, rtol=1e-4)
 
 
 def test_a_mask_of_one_position_is_obeyed(model: Any) -> None:
@@ -89,10 +89,10 @@ def test_composes_with_run_with_cache_and_run_with_hooks(model: Any) -> None:
             )
             still_steered = run(model)
     difference = cache["resid_post", 1] - before["resid_post", 1]
-    torch.testing.assert_close(difference[0], (2 * v.value).expand(len(IDS), -1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(difference[0], (2 * v.values).expand(len(IDS), -1), atol=1e-4, rtol=1e-4)
     assert torch.equal(before["resid_post", 0], cache["resid_post", 0])
     assert not torch.allclose(hooked, still_steered)
-    expected = plain_logits(model, IDS, [(1, v.value * 2)], 0)
+    expected = plain_logits(model, IDS, [(1, v.values * 2)], 0)
     torch.testing.assert_close(still_steered[0], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -105,7 +105,7 @@ def test_nested_and_listed_interventions_add_up(model: Any) -> None:
     assert torch.equal(nested, listed)
     with caa.steer(model, [a, a], positions="all"):
         twice = run(model)
-    torch.testing.assert_close(twice[0], plain_logits(model, IDS, [(0, a.value * 2)], 0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(twice[0], plain_logits(model, IDS, [(0, a.values * 2)], 0), atol=1e-4, rtol=1e-4)
 
 
 def test_no_hook_is_left_after_an_exception(model: Any) -> None:
@@ -123,7 +123,7 @@ def test_steered_generation_of_transformer_lens_itself(model: Any) -> None:
     tokens = torch.tensor([IDS])
     with caa.steer(model, v):
         out = model.generate(tokens, max_new_tokens=5, do_sample=False, stop_at_eos=False, verbose=False)
-    assert out[0, len(IDS) :].tolist() == plain_greedy(model, IDS, [(1, v.value)], 5, stop=set())
+    assert out[0, len(IDS) :].tolist() == plain_greedy(model, IDS, [(1, v.values)], 5, stop=set())
 
 
 def test_errors_name_what_was_given_and_what_is_allowed(model: Any, unchecked: None) -> None:
@@ -174,7 +174,7 @@ def test_generate_equals_the_plain_path_cached_and_uncached(model: Any) -> None:
     adapter = adapt(model)
     for prompt, text in zip(PROMPTS, cached, strict=True):
         ids = format_prompt(model, prompt, prompt_format="plain").ids
-        new = plain_greedy(model, ids, [(1, v.value)], 6, adapter.stop_ids)
+        new = plain_greedy(model, ids, [(1, v.values)], 6, adapter.stop_ids)
         assert text == adapter.tokenizer.decode(new, skip_special_tokens=True)
 
 

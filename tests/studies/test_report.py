@@ -49,7 +49,7 @@ def settings(tiny_path: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     (source / "test_open_ended.json").write_text(json.dumps([{"question": f"Why? {HOSTILE}"}]))
     (source / "neutral.txt").write_text("a b c d e f\n")
     values = {"name": "tiny", "model": str(tiny_path("llama")), "base_model": str(tiny_path("mistral"))}
-    values |= {"behaviors": [str(source)], "multipliers": [-1, 1], "n_null": 2, "dev_fraction": 0.25}
+    values |= {"behaviors": [str(source)], "multipliers": [-1, 1], "n_nulls": 2, "dev_fraction": 0.25}
     return study_settings(values | {"max_new_tokens": 3, "texts": str(source / "neutral.txt")})
 
 

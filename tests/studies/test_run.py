@@ -94,7 +94,7 @@ def settings(behaviors_at: Path, tiny_path: Callable[[str], Path]) -> StudySetti
             "base_model": str(tiny_path("mistral")),
             "behaviors": [str(behaviors_at / "kind"), str(behaviors_at / "brave")],
             "multipliers": [-1, 1],
-            "n_null": 3,
+            "n_nulls": 3,
             "dev_fraction": 0.25,
             "max_new_tokens": 3,
             "texts": str(behaviors_at / "neutral.txt"),
@@ -181,12 +181,12 @@ def test_no_test_item_is_used_before_the_report(settings: StudySettings, study: 
 def test_analyses_are_of_the_vectors(study: experiment.StudyResult) -> None:
     kind, brave = study.vectors["kind"], study.vectors["brave"]
     layer, base = study.common_layer, study.base_vectors["kind"]
-    expected = float(kind[layer].cosine(brave[layer].value))
+    expected = float(kind[layer].cosine(brave[layer].values))
     assert study.tables["cosines"].loc["kind", "brave"] == pytest.approx(expected, abs=1e-6)
     frame = study.tables["base_versus_chat"].query("behavior == 'kind' and layer == 1")
-    assert float(frame["cosine"].iloc[0]) == pytest.approx(float(kind[1].cosine(base[1].value)), abs=1e-6)
+    assert float(frame["cosine"].iloc[0]) == pytest.approx(float(kind[1].cosine(base[1].values)), abs=1e-6)
     cross = study.tables["cross_layer"].query("behavior == 'kind' and layer_a == 1 and layer_b == 2")
-    assert float(cross["cosine"].iloc[0]) == pytest.approx(float(kind[1].cosine(kind[2].value)), abs=1e-6)
+    assert float(cross["cosine"].iloc[0]) == pytest.approx(float(kind[1].cosine(kind[2].values)), abs=1e-6)
 
 
 def test_samples_stand_at_minus_one_zero_one(study: experiment.StudyResult) -> None:
@@ -202,7 +202,7 @@ def test_the_page_escapes_questions(study: experiment.StudyResult) -> None:
 def test_the_page_tells_what_was_found(study: experiment.StudyResult) -> None:
     text = (study.folder / "index.html").read_text(encoding="utf-8")
     assessed = study.tables["assessment"]
-    for each in (assessment.verdict(part) for _, part in assessed.groupby("behavior")):
+    for each in (assessment.describe_assessment(part) for _, part in assessed.groupby("behavior")):
         assert len(each) > 5 and not [said for said in each if str(escape(said)) not in text]
     assert "chosen on dev items" in text and "caa-lens study --settings" in text
 
@@ -313,8 +313,8 @@ def test_a_lost_vector_is_made_again_alone(study: experiment.StudyResult, settin
 
 
 def test_other_settings_are_refused(study: experiment.StudyResult, settings: StudySettings) -> None:
-    other = settings.model_copy(update={"seed": 7, "n_null": 4})
-    message = re.escape("other settings: n_null (3, now 4), seed (0, now 7); give another folder")
+    other = settings.model_copy(update={"seed": 7, "n_nulls": 4})
+    message = re.escape("other settings: n_nulls (3, now 4), seed (0, now 7); give another folder")
     with pytest.raises(ValueError, match=message):
         run_study(other, study.folder, progress=False)
 
@@ -372,7 +372,7 @@ def test_without_a_base_model_and_a_test_file(tmp_path: Path, tiny_path: Callabl
     file = tmp_path / "polite.json"
     file.write_text(json.dumps(items(20, "polite")))
     small = {"name": "small", "model": str(tiny_path("gpt2")), "base_model": None, "behaviors": [str(file)]}
-    small |= {"multipliers": [2], "layers": [1], "n_null": 1, "n_questions": 0, "baselines": [], "texts": None}
+    small |= {"multipliers": [2], "layers": [1], "n_nulls": 1, "n_questions": 0, "baselines": [], "texts": None}
     result = run_study(study_settings(small), tmp_path / "run", progress=False)
     assert result.layers == {"polite": 1} and result.base_vectors == {} and "base_versus_chat" not in result.tables
     assert result.tables["data"].iloc[0].to_dict() | {"test_letters": ""} == {
@@ -430,7 +430,7 @@ def test_data_errors_name_the_behavior(settings: StudySettings, behaviors_at: Pa
         ({"behaviors": []}, "behaviors: give at least one behaviour, each once"),
         ({"behaviors": ["x", "x"]}, "behaviors: give at least one behaviour, each once"),
         ({"base_model": "organism-chat"}, "base_model: give another model than `model`"),
-        ({"n_null": 0}, "n_null: should be greater than or equal to 1, got 0"),
+        ({"n_nulls": 0}, "n_nulls: should be greater than or equal to 1, got 0"),
         ({"dev_fraction": 0.5}, "dev_fraction: should be less than 0.5, got 0.5"),
         ({"dtype": "float8"}, "dtype: should be 'float32', 'float16' or 'bfloat16', got 'float8'"),
         ({"prompt_format": "json"}, "prompt_format: should be 'chat', 'llama2', 'base' or 'plain', got 'json'"),
@@ -488,7 +488,7 @@ def row(**changed: Any) -> dict[str, Any]:
     ],
 )
 def test_verdicts(values: dict[str, Any], expected: str) -> None:
-    assert findings.verdict(values) == expected and expected in findings.VERDICTS
+    assert findings.verdict_of(values) == expected and expected in findings.VERDICTS
 
 
 def test_numbers_are_short_and_signed() -> None:

@@ -22,7 +22,7 @@ from caa_lens.studies.scaling import by_depth, parameters_in
 from caa_lens.studies.settings import StudySettings, bundled_studies, read_settings
 from caa_lens.viz import figures
 
-SMALL: Any = {"base_model": None, "baselines": (), "texts": None, "n_questions": 0, "n_null": 2}
+SMALL: Any = {"base_model": None, "baselines": (), "texts": None, "n_questions": 0, "n_nulls": 2}
 SIDES = [f"{side}{end}" for side in ("positive", "negative") for end in ("", "_low", "_high")]
 
 

@@ -86,9 +86,9 @@ def test_unit_has_norm_one_and_the_same_direction(tensor):
     torch.testing.assert_close(a.unit().norms(), torch.ones(len(a)))
     for vector, unit in zip(a, a.unit(), strict=True):
         assert unit.norm() == pytest.approx(1, abs=1e-6)
-        assert torch.equal(unit.value, vector.unit().value)
-        assert float(vector.cosine(unit.value)) == pytest.approx(1, abs=1e-6)
-        assert float(vector.project(vector.value)) == pytest.approx(vector.norm(), rel=1e-6)
+        assert torch.equal(unit.values, vector.unit().values)
+        assert float(vector.cosine(unit.values)) == pytest.approx(1, abs=1e-6)
+        assert float(vector.project(vector.values)) == pytest.approx(vector.norm(), rel=1e-6)
 
 
 @quick
@@ -122,7 +122,7 @@ def test_random_vectors_differ_and_do_not_touch_the_global_generator():
     assert torch.equal(state, torch.get_rng_state())
     assert not torch.equal(first.values, second.values)
     assert not torch.equal(first.values, random_like(a, 1, seed=1)[0].values)
-    assert abs(float(first[0].cosine(second[0].value))) < 0.5
+    assert abs(float(first[0].cosine(second[0].values))) < 0.5
     assert random_like(a, 0, seed=0) == []
     with pytest.raises(ValueError, match="number of random vectors must be 0 or more, got -1"):
         random_like(a, -1, seed=0)
@@ -206,7 +206,7 @@ def test_tensors_are_copies_and_never_shared():
         given_tensor += 1
     assert a.values.tolist() == [[1, 1, 1]] * 2
     assert (a.values.dtype, a.values.requires_grad) == (torch.float32, False)
-    a[0].value.zero_()
+    a[0].values.zero_()
     assert a.values.sum() == 6
     before = a.values.clone()
     _ = (a + a * 2 - a / 3, -a, a.unit(), a.norms(), random_like(a, 1, 0), mean_norm_across({"a": a}))
@@ -231,7 +231,7 @@ def test_vectors_are_values():
 
 def test_indexing_is_by_layer_and_iteration_gives_every_layer():
     a = make([[1.0], [2.0]], layers=(3, 9))
-    assert a[9].value.tolist() == [2] and a[9].layer == 9
+    assert a[9].values.tolist() == [2] and a[9].layer == 9
     assert [vector.layer for vector in a] == [3, 9] and len(a) == 2
     with pytest.raises(ValueError, match=r"layer 40 is not in these vectors \(layers 0-7\)"):
         make(torch.ones(8, 2))[40]

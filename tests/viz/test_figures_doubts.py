@@ -130,7 +130,7 @@ def test_null_distribution_says_what_is_missing() -> None:
     frame = swept()
     with pytest.raises(ValueError, match=r"no rows at multiplier 3: it has -1, 1, 2"):
         figures.null_distribution(frame, 3)
-    with pytest.raises(ValueError, match=r"has no null vectors: give sweep n_random, or nulls=null_vectors"):
+    with pytest.raises(ValueError, match=r"has no null vectors: give sweep n_nulls, or nulls=null_vectors"):
         figures.null_distribution(frame[frame["vector"] == "behavior"])
     two = pd.concat([frame, frame[frame["vector"] == "behavior"].assign(behavior="brave")])
     with pytest.raises(ValueError, match=r"the sweep of brave has no null vectors"):

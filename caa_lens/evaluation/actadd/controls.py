@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caa_lens.engine.block_inputs import entering
+from caa_lens.engine.block_inputs import block_inputs
 from caa_lens.interventions.prompt_additions import PromptAddition
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import token_texts
 from caa_lens.steering.steering import parts_of
-from caa_lens.vectors.provenance import drawing
+from caa_lens.vectors.provenance import seeded_generator
 
 Additions = PromptAddition | Sequence[PromptAddition]
 """One addition, or several that are made at once."""
@@ -48,13 +48,13 @@ def random_like(addition: PromptAddition, n: int, seed: int = 0) -> list[PromptA
     _check_number(n)
     found: list[PromptAddition] = []
     for index in range(n):
-        generator = drawing(f"{seed}/{addition.name}/{addition.layer}/{index}")
+        generator = seeded_generator(f"{seed}/{addition.name}/{addition.layer}/{index}")
         noise = torch.randn(addition.values.shape, generator=generator, dtype=torch.float64)
         found.append(_control(addition, noise, "random", index, seed, ()))
     return found
 
 
-def nonsense(model: HookedModel, addition: PromptAddition, n: int, seed: int = 0) -> list[PromptAddition]:
+def nonsense(model: HookedModel, addition: PromptAddition, n: int, *, seed: int = 0) -> list[PromptAddition]:
     """Additions made from random tokens: as long as the given one, and with its norm at each position.
 
     Each is the difference of two strings of tokens drawn from the whole vocabulary but for special tokens, BOS in front
@@ -77,7 +77,7 @@ def nonsense(model: HookedModel, addition: PromptAddition, n: int, seed: int = 0
     _check_first(adapter, addition)
     n_sides = 1 if len(addition.tokens) == 1 else 2
     strings = [string for index in range(n) for string in _strings(adapter, addition, n_sides, index, seed)]
-    sides = entering(adapter, addition.layer, strings)
+    sides = block_inputs(adapter, addition.layer, strings)
     found: list[PromptAddition] = []
     for index in range(n):
         mine = slice(n_sides * index, n_sides * (index + 1))
@@ -87,7 +87,7 @@ def nonsense(model: HookedModel, addition: PromptAddition, n: int, seed: int = 0
     return found
 
 
-def with_controls(model: HookedModel, additions: Additions, *, n_null: int = 20, seed: int = 0) -> Ways:
+def with_controls(model: HookedModel, additions: Additions, *, n_nulls: int = 20, seed: int = 0) -> Ways:
     """``unsteered``, ``steered``, and so many controls of each kind, by name, for `generate` and `side_effects`.
 
     Of several additions each has a control of its own in each way.
@@ -95,26 +95,28 @@ def with_controls(model: HookedModel, additions: Additions, *, n_null: int = 20,
     Args:
         model: A TransformerBridge or a HookedTransformer.
         additions: One, or several that are made at once.
-        n_null: So many random ones and so many of nonsense; 1 or more.
+        n_nulls: So many random ones and so many of nonsense; 1 or more.
         seed: Of the drawing.
 
     Raises:
         TypeError: For something else than additions.
         ValueError: For no controls, no additions, or as `edits_of`; before the model runs.
     """
-    parts = check_additions(adapt(model), additions, n_null)
+    parts = check_additions(adapt(model), additions, n_nulls)
     drawn = {
-        "random": [random_like(part, n_null, seed) for part in parts],
-        "nonsense": [nonsense(model, part, n_null, seed) for part in parts],
+        "random": [random_like(part, n_nulls, seed) for part in parts],
+        "nonsense": [nonsense(model, part, n_nulls, seed=seed) for part in parts],
     }
     named = {
-        f"{kind}-{index}": tuple(of_part[index] for of_part in drawn[kind]) for kind in KINDS for index in range(n_null)
+        f"{kind}-{index}": tuple(of_part[index] for of_part in drawn[kind])
+        for kind in KINDS
+        for index in range(n_nulls)
     }
     return {"unsteered": (), "steered": parts, **named}
 
 
-def check_additions(adapter: Adapter, additions: Additions, n_null: int | None) -> tuple[PromptAddition, ...]:
-    """Additions as a tuple, checked against the model and, unless ``n_null`` is None, for having controls.
+def check_additions(adapter: Adapter, additions: Additions, n_nulls: int | None) -> tuple[PromptAddition, ...]:
+    """Additions as a tuple, checked against the model and, unless ``n_nulls`` is None, for having controls.
 
     Errors as `with_controls`.
     """
@@ -127,9 +129,9 @@ def check_additions(adapter: Adapter, additions: Additions, n_null: int | None) 
     if not parts:
         raise ValueError("there are no additions: give at least one")
     parts_of(adapter, parts)
-    if n_null is not None:
-        if n_null < 1:
-            raise ValueError(f"n_null is {n_null}: no effect is given without its null, so give 1 or more, as 20")
+    if n_nulls is not None:
+        if n_nulls < 1:
+            raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 20")
         for part in parts:
             _check_first(adapter, part)
     return parts
@@ -143,7 +145,7 @@ def _strings(adapter: Adapter, addition: PromptAddition, n_sides: int, index: in
     special = set(tokenizer.all_special_ids)
     known = min(len(tokenizer), int(adapter.cfg.d_vocab))
     vocabulary = [token for token in range(known) if token not in special]
-    generator = drawing(f"{seed}/nonsense/{addition.name}/{addition.layer}/{index}")
+    generator = seeded_generator(f"{seed}/nonsense/{addition.name}/{addition.layer}/{index}")
     n = len(addition) - len(head)
     first = torch.randint(len(vocabulary), (n,), generator=generator)
     apart = torch.randint(1, len(vocabulary), (n,), generator=generator)

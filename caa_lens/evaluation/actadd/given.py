@@ -27,7 +27,7 @@ def perplexity_ratio(
     related: Sequence[str],
     unrelated: Sequence[str],
     *,
-    n_null: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool = False,
@@ -43,7 +43,7 @@ def perplexity_ratio(
         additions: One, or several at once; at the front.
         related: Texts on what the addition is about; each longer than it by two tokens or more.
         unrelated: Texts on other things.
-        n_null: So many controls of each kind; see `with_controls`.
+        n_nulls: So many controls of each kind; see `with_controls`.
         seed: Of the controls.
         batch_size: Rows run at once, one for each text and way.
         progress: Show progress bars.
@@ -65,7 +65,7 @@ def perplexity_ratio(
     import numpy as np
     import pandas as pd
 
-    parts = check_additions(adapt(model), additions, n_null)
+    parts = check_additions(adapt(model), additions, n_nulls)
     sets = {"related": related, "unrelated": unrelated}
     for kind, texts in sets.items():
         if isinstance(texts, str):
@@ -79,7 +79,7 @@ def perplexity_ratio(
 
     # Its own check of texts and additions comes first, before controls are read from the model.
     found = measure({"unsteered": None, "steered": parts}, "steered")
-    ways = with_controls(model, additions, n_null=n_null, seed=seed)
+    ways = with_controls(model, additions, n_nulls=n_nulls, seed=seed)
     found = pd.concat([found, measure({name: ways[name] for name in list(ways)[2:]}, "controls")], ignore_index=True)
     is_related = found["text"] < len(related)
     return pd.DataFrame(

@@ -75,7 +75,7 @@ def knowledge_kept(
     facts: Sequence[Fact],
     *,
     k: Sequence[int] = (1, 5, 10, 100),
-    n_null: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = "plain",
     system: str | None = None,
@@ -92,7 +92,7 @@ def knowledge_kept(
         additions: One, or several at once, anywhere in the text.
         facts: Texts with their answers; a next word begins with its space.
         k: Each K.
-        n_null: So many controls of each kind; see `with_controls`.
+        n_nulls: So many controls of each kind; see `with_controls`.
         seed: Of the controls.
         prompt_format: See `format_prompt`; None chooses by the tokenizer.
         system: A system prompt.
@@ -116,7 +116,7 @@ def knowledge_kept(
 
     adapter = adapt(model)
     check_batch_size(batch_size)
-    parts = check_additions(adapter, additions, n_null)
+    parts = check_additions(adapter, additions, n_nulls)
     if not len(facts):
         raise ValueError("there are no facts: give at least one, such as ('The capital of Peru is', ' Lima')")
     if not k or min(k) < 1 or len(set(k)) < len(k):
@@ -131,7 +131,7 @@ def knowledge_kept(
         for part in parts:
             part.first_position(start, f"fact {place}")
     check_context(adapter, [len(ids) for ids, _ in asked])
-    ways = with_controls(model, additions, n_null=n_null, seed=seed)
+    ways = with_controls(model, additions, n_nulls=n_nulls, seed=seed)
     name = progress if isinstance(progress, str) else "facts"
     with tqdm(total=len(ways) * len(asked), desc=name, unit="fact", disable=not progress) as bar:
         found = _ranks(adapter, asked, ways, batch_size, bar)
@@ -151,7 +151,7 @@ def word_odds(
     word: str,
     other: str,
     *,
-    n_null: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = "plain",
     system: str | None = None,
@@ -169,7 +169,7 @@ def word_odds(
         prompts: Texts that end where the word would begin.
         word: With its space, such as ``" happy"``; its first token counts.
         other: What it is compared with; must begin with another token.
-        n_null: So many controls of each kind; see `with_controls`.
+        n_nulls: So many controls of each kind; see `with_controls`.
         seed: Of the controls.
         prompt_format: See `format_prompt`; None chooses by the tokenizer.
         system: A system prompt.
@@ -186,7 +186,7 @@ def word_odds(
             `knowledge_kept`.
     """
     adapter = adapt(model)
-    parts = check_additions(adapter, additions, n_null)
+    parts = check_additions(adapter, additions, n_nulls)
     if isinstance(prompts, str):
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
     if not len(prompts):
@@ -200,7 +200,7 @@ def word_odds(
         for part in parts:
             part.first_position(min(text.spans["prompt"][1] for text in both), f"prompt {place}")
     facts = [(prompt, each) for each in (word, other) for prompt in prompts]
-    how: dict[str, Any] = {"n_null": n_null, "seed": seed, "batch_size": batch_size, "progress": progress}
+    how: dict[str, Any] = {"n_nulls": n_nulls, "seed": seed, "batch_size": batch_size, "progress": progress}
     frame = knowledge_kept(model, additions, facts, k=(1,), **how, **form)
     one, two = frame[frame["item"] < len(prompts)], frame[frame["item"] >= len(prompts)]
     found = one[["way", "item", "logp"]].reset_index(drop=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from caa_lens.engine.block_inputs import entering
+from caa_lens.engine.block_inputs import block_inputs
 from caa_lens.engine.branching import check_context
 from caa_lens.evaluation.actadd.controls import check_additions
 from caa_lens.interventions.prompt_additions import PromptAddition
@@ -52,7 +52,7 @@ def norms_along(
     import pandas as pd
 
     adapter = adapt(model)
-    check_additions(adapter, addition, n_null=None)
+    check_additions(adapter, addition, n_nulls=None)
     if isinstance(prompts, str):
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
     if not len(prompts):
@@ -60,7 +60,7 @@ def norms_along(
     texts = [format_prompt(adapter, prompt, prompt_format=prompt_format, system=system) for prompt in prompts]
     starts = [addition.first_position(len(text.ids), f"prompt {place}") for place, text in enumerate(texts)]
     check_context(adapter, [len(text.ids) for text in texts])
-    streams = entering(adapter, addition.layer, [text.ids for text in texts])
+    streams = block_inputs(adapter, addition.layer, [text.ids for text in texts])
     norms = addition.norms().tolist()
     rows: list[dict[str, Any]] = []
     for place, (text, start, stream) in enumerate(zip(texts, starts, streams, strict=True)):

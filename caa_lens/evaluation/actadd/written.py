@@ -36,7 +36,7 @@ def continuations(
     n_samples: int = 1,
     max_new_tokens: int = 40,
     sampling: Mapping[str, float] = PAPER_SAMPLING,
-    n_null: int = 5,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = "plain",
     system: str | None = None,
@@ -53,7 +53,7 @@ def continuations(
         max_new_tokens: At most.
         sampling: ``temperature``, ``top_p`` and ``frequency_penalty`` of `generate`; the paper's where left out,
             ``{"temperature": 0}`` for the likeliest text.
-        n_null: So many controls of each kind, each of which writes as much as the addition does.
+        n_nulls: So many controls of each kind, each of which writes as much as the addition does.
         seed: Of the controls and of sampling.
         prompt_format: See `format_prompt`; None chooses by the tokenizer.
         system: A system prompt.
@@ -72,7 +72,7 @@ def continuations(
     import pandas as pd
 
     adapter = adapt(model)
-    parts = check_additions(adapter, additions, n_null)
+    parts = check_additions(adapter, additions, n_nulls)
     if isinstance(prompts, str):
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
     if not len(prompts) or n_samples < 1:
@@ -92,7 +92,7 @@ def continuations(
         for part in parts:
             part.first_position(length, f"prompt {place}")
     check_context(adapter, [length + max_new_tokens for length in lengths])
-    ways = with_controls(model, additions, n_null=n_null, seed=seed)
+    ways = with_controls(model, additions, n_nulls=n_nulls, seed=seed)
     asked = [prompt for prompt in prompts for _ in range(n_samples)]
     told = generate(model, asked, steer={way: ways[way] or None for way in ways}, progress=progress, **how)
     rows = [

@@ -2,7 +2,7 @@
 
 from caa_lens.protocols.baselines.comparison import applicable as applicable
 from caa_lens.protocols.baselines.comparison import compare as compare
-from caa_lens.protocols.baselines.comparison import verdict as verdict
+from caa_lens.protocols.baselines.comparison import describe_baselines as describe_baselines
 from caa_lens.protocols.baselines.finetuning import finetune as finetune
 from caa_lens.protocols.baselines.prompting import few_shot as few_shot
 from caa_lens.protocols.baselines.prompting import system_prompts as system_prompts

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.protocols.baselines.finetuning import Method, check_finetuning, finetune, lessons_of
 from caa_lens.protocols.baselines.prompting import NEUTRAL_SYSTEM_PROMPT, Direction, few_shot, system_prompts
 from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVectors
+from caa_lens.vectors.vectors import Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +47,10 @@ class _Condition:
 
 def compare(
     model: HookedModel,
-    vectors: SteeringVectors,
-    test: ContrastDataset,
+    vectors: Vectors,
+    test: Pairs,
     *,
-    train: ContrastDataset,
+    train: Pairs,
     layer: int,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     baselines: Sequence[Baseline] = ("system", "few_shot", "finetuned"),
@@ -59,7 +60,7 @@ def compare(
     learning_rate: float | None = None,
     epochs: int = 1,
     train_batch_size: int = 2,
-    n_random: int = 100,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     batch_size: int | None = None,
@@ -84,7 +85,7 @@ def compare(
         learning_rate: Of `finetune`.
         epochs: Of `finetune`.
         train_batch_size: Pairs for each step of `finetune`.
-        n_random: Random vectors of the layer's norm on top of each baseline; at least 1.
+        n_nulls: Random vectors of the layer's norm on top of each baseline; at least 1.
         seed: Of examples, finetuning, random vectors and resampling.
         prompt_format: See `format_prompt`.
         batch_size: Prompts run at once.
@@ -116,14 +117,15 @@ def compare(
             the context together with examples, or a chat template that takes no system prompt; before the model runs.
     """
     adapter = adapt(model)
-    _check(vectors[layer].name, test, train, baselines, n_random)
+    vectors, test, train = as_vectors(vectors), as_dataset(test), as_dataset(train)
+    _check(vectors[layer].name, test, train, baselines, n_nulls)
     chosen: PromptFormat = prompt_format or default_format(adapter)
     conditions = _conditions(test, train, baselines, prompts, shots, seed, chosen)
     training: dict[str, Any] = {
         "method": method,
         "learning_rate": learning_rate,
         "epochs": epochs,
-        "batch_size": train_batch_size,
+        "train_batch_size": train_batch_size,
     }
     if "finetuned" in baselines:
         check_finetuning(adapter, **training)
@@ -145,7 +147,7 @@ def compare(
             condition.items,
             layers=[layer],
             multipliers=multipliers,
-            n_random=n_random,
+            n_nulls=n_nulls,
             seed=seed,
             prompt_format=chosen,
             system=condition.system,
@@ -158,9 +160,9 @@ def compare(
 
 def applicable(
     model: HookedModel,
-    test: ContrastDataset,
+    test: Pairs,
     *,
-    train: ContrastDataset,
+    train: Pairs,
     baselines: Sequence[Baseline],
     shots: int = 4,
     seed: int = 0,
@@ -168,6 +170,7 @@ def applicable(
 ) -> tuple[list[Baseline], dict[str, str]]:
     """Which of these baselines `compare` can ask of these items, and why not the others; runs no model."""
     adapter = adapt(model)
+    test, train = as_dataset(test), as_dataset(train)
     chosen: PromptFormat = prompt_format or default_format(adapter)
     found: list[Baseline] = []
     reasons: dict[str, str] = {}
@@ -182,7 +185,7 @@ def applicable(
     return found, reasons
 
 
-def verdict(table: pd.DataFrame) -> list[str]:
+def describe_baselines(table: pd.DataFrame) -> list[str]:
     """A comparison in sentences, each with the numbers behind it: what each does alone, who wins, what CAA adds.
 
     Args:
@@ -204,13 +207,13 @@ def verdict(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _check(name: str, test: ContrastDataset, train: ContrastDataset, baselines: Sequence[str], n_random: int) -> None:
-    if n_random < 1:
-        raise ValueError(f"n_random is {n_random}: no effect is given without its null, so give 1 or more, as 100")
+def _check(name: str, test: ContrastDataset, train: ContrastDataset, baselines: Sequence[str], n_nulls: int) -> None:
+    if n_nulls < 1:
+        raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 20")
     if unknown := [each for each in baselines if each not in get_args(Baseline)]:
-        raise ValueError(f"baselines {unknown} are not known: give some of {', '.join(get_args(Baseline))}")
+        raise ValueError(f"baselines {brief(unknown)} are not known: give some of {', '.join(get_args(Baseline))}")
     if len(set(baselines)) < len(baselines):
-        raise ValueError(f"baselines {list(baselines)}: give each once")
+        raise ValueError(f"baselines {brief(list(baselines))}: give each once")
     if not len(test):
         raise ValueError(f"there are no items for {name}: at least one is needed")
     check_apart({"train": train, "test": test})
@@ -251,7 +254,9 @@ def _check_items(adapter: Adapter, condition: _Condition, prompt_format: PromptF
                 format_prompt(adapter, items[0].prompt, prompt_format=prompt_format, system=s) for s in (system, None)
             ]
             if texts[0].ids == texts[1].ids:
-                raise ValueError(f"the prompt format {prompt_format!r} leaves out the system prompt {system!r}")
+                raise ValueError(
+                    f"the prompt format {brief(prompt_format)} leaves out the system prompt {brief(system)}"
+                )
     except ValueError as error:
         what = f"the items of {items.name}, baseline {condition.baseline!r}"
         raise ValueError(f"{what}: {error}{advice.get(condition.baseline, '')}") from error

@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
-from caa_lens.engine.branching import check_batch_size, check_context
+from caa_lens.datasets.contrast import ContrastPair, Pairs, as_dataset
+from caa_lens.engine.branching import check_context
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, BridgeAdapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, both_answers
 from caa_lens.protocols.baselines.prompting import Direction, answered, check_direction
@@ -44,13 +45,13 @@ class Lesson:
 
 def finetune(
     model: HookedModel,
-    pairs: ContrastDataset,
+    pairs: Pairs,
     *,
     direction: Direction = "positive",
     method: Method = "full",
     learning_rate: float | None = None,
     epochs: int = 1,
-    batch_size: int = 2,
+    train_batch_size: int = 2,
     rank: int = 8,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
@@ -75,7 +76,7 @@ def finetune(
         learning_rate: None takes that of `LEARNING_RATES`, which are for models of billions of parameters; small ones
             need a higher one.
         epochs: Passes over the pairs, each in an order of its own; 0 gives a copy.
-        batch_size: Pairs for each step; the loss is their mean. CAA's code has two processes with one each.
+        train_batch_size: Pairs for each step; the loss is their mean. CAA's code has two processes with one each.
         rank: Of LoRA's changes; their scale is 1.
         seed: Of the order, of ``mixed``, and of LoRA's first weights.
         prompt_format: See `format_prompt`.
@@ -100,11 +101,11 @@ def finetune(
     """
     adapter = adapt(model)
     check_finetuning(
-        adapter, method=method, learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, rank=rank
+        adapter, method=method, learning_rate=learning_rate, epochs=epochs, train_batch_size=train_batch_size, rank=rank
     )
     check_direction(direction)
     order = random.Random(f"{seed}/finetuning")
-    turned = answered(list(pairs), direction, order)
+    turned = answered(list(as_dataset(pairs)), direction, order)
     lessons = lessons_of(adapter, turned, prompt_format=prompt_format, system=system)
     rate = LEARNING_RATES[method] if learning_rate is None else learning_rate
     # Whatever the caller has switched off or counts on: gradients, inference mode, the state of the random numbers.
@@ -118,7 +119,7 @@ def finetune(
             weights = [weight for _, weight in tuned.named_parameters() if weight.requires_grad]
             optimizer: Any = torch.optim.SGD if method == "full" else torch.optim.AdamW
             steps = optimizer(weights, lr=rate)
-            for batch in _batches(lessons, epochs, batch_size, order, progress):
+            for batch in _batches(lessons, epochs, train_batch_size, order, progress):
                 loss = letter_loss(tuned, batch)
                 if not math.isfinite(loss.item()):
                     raise ValueError(_diverged(rate))
@@ -139,18 +140,19 @@ def check_finetuning(
     method: Method = "full",
     learning_rate: float | None = None,
     epochs: int = 1,
-    batch_size: int = 2,
+    train_batch_size: int = 2,
     rank: int = 8,
 ) -> None:
     """Refuse what `finetune` would refuse, without running or copying anything; see there."""
     adapter = adapt(model)
     if method not in get_args(Method):
-        raise ValueError(f"method {method!r} is not known: give one of {', '.join(get_args(Method))}")
+        raise ValueError(f"method {brief(method)} is not known: give one of {', '.join(get_args(Method))}")
     if learning_rate is not None and not 0 <= learning_rate < math.inf:
         raise ValueError(f"learning_rate must be a number of at least 0, got {learning_rate}")
     if epochs < 0 or rank < 1:
         raise ValueError(f"epochs {epochs}, rank {rank}: epochs is at least 0, rank is at least 1")
-    check_batch_size(batch_size)
+    if train_batch_size < 1:
+        raise ValueError(f"train_batch_size is {train_batch_size}: give 1 or more pairs for each step")
     if method == "lora":
         if not isinstance(adapter, BridgeAdapter) or not _linear_layers(adapter):
             raise ValueError(

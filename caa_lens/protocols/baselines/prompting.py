@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
-from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
+from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
+from caa_lens.files.messages import brief
 from caa_lens.prompts import PromptFormat
 
 Direction = Literal["positive", "negative", "mixed"]
@@ -67,7 +68,7 @@ _PROMPTS: dict[str, tuple[str, str]] = {
 }
 
 
-def system_prompts(pairs: ContrastDataset) -> tuple[str, str]:
+def system_prompts(pairs: Pairs) -> tuple[str, str]:
     """A system prompt for the pairs' behaviour and one against it, for CAA's seven behaviours.
 
     Which of the seven is known by the dataset's name (of a split, the part before ``/``).
@@ -76,10 +77,13 @@ def system_prompts(pairs: ContrastDataset) -> tuple[str, str]:
         ValueError: For another name, and for ``survival-instinct`` from a file: its matching answers wish to go on
             running in the bundled data and accept being shut down in CAA's published data.
     """
+    pairs = as_dataset(pairs)
     name = pairs.name.partition("/")[0]
     advice = "give system_prompts=(one that asks for the matching answers, one that asks for the others)"
     if name not in _PROMPTS:
-        raise ValueError(f"there are no system prompts for {name!r} (there are for {', '.join(_PROMPTS)}): {advice}")
+        raise ValueError(
+            f"there are no system prompts for {brief(name)} (there are for {', '.join(_PROMPTS)}): {advice}"
+        )
     if name == "survival-instinct" and not pairs.origin.startswith("bundled"):
         raise ValueError(
             "the matching answers of survival-instinct wish to go on running in the bundled data and accept being shut "
@@ -89,8 +93,8 @@ def system_prompts(pairs: ContrastDataset) -> tuple[str, str]:
 
 
 def few_shot(
-    items: ContrastDataset,
-    examples: ContrastDataset,
+    items: Pairs,
+    examples: Pairs,
     *,
     k: int = 4,
     direction: Direction = "positive",
@@ -123,6 +127,7 @@ def few_shot(
         >>> few_shot(items, known, k=2)[0].prompt
         'Is it wet?\nAnswer: (A)\n\nIs it cold?\nAnswer: (B)\n\nIs it hot?'
     """
+    items, examples = as_dataset(items), as_dataset(examples)
     check_direction(direction)
     if k < 1:
         raise ValueError(f"k is {k}: give at least 1 example for each item")
@@ -149,7 +154,7 @@ def answered(pairs: Sequence[ContrastPair], direction: Direction, generator: ran
 def check_direction(direction: str) -> None:
     """Refuse a direction that is not known with a ValueError."""
     if direction not in get_args(Direction):
-        raise ValueError(f"direction {direction!r} is not known: give one of {', '.join(get_args(Direction))}")
+        raise ValueError(f"direction {brief(direction)} is not known: give one of {', '.join(get_args(Direction))}")
 
 
 def _drawn(examples: ContrastDataset, k: int, asked: str, generator: random.Random) -> list[ContrastPair]:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from caa_lens.engine.branching import check_batch_size
 from caa_lens.engine.memory import by_length, logits_at_once, most_tokens
 from caa_lens.extraction.nulls import null_vectors
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt, right_padded
 from caa_lens.protocols.broad_skills.making import KINDS, documents_of
@@ -32,7 +33,7 @@ def skill_curve(
     other: Sequence[str],
     *,
     coefficients: Sequence[float] = COEFFICIENTS,
-    n_controls: int = 10,
+    n_nulls: int = 20,
     keep: float = 0.0,
     max_tokens: int | None = None,
     seed: int = 0,
@@ -50,7 +51,7 @@ def skill_curve(
         target: Documents of the skill that the vector was not made from.
         other: Documents of the other kind, also new.
         coefficients: Any numbers; 0 is added where it is missing. Negative ones take the skill away.
-        n_controls: So many vectors with permuted dimensions go through the same coefficients.
+        n_nulls: So many vectors with permuted dimensions go through the same coefficients.
         keep: The stop rule: on either side of 0, coefficients grow until the other text keeps less than this share of
             its unsteered accuracy; larger ones are not tried. 0 tries all.
         max_tokens: Documents are cut to so many tokens; None for none cut.
@@ -74,14 +75,14 @@ def skill_curve(
 
     adapter = adapt(model)
     check_batch_size(batch_size)
-    steps = check_curve(coefficients, n_controls, keep)
+    steps = check_curve(coefficients, n_nulls, keep)
     edits_of(adapter, vector)
     texts = {
         kind: [text.ids for text in documents_of(adapter, side, kind, max_tokens)]
         for kind, side in zip(KINDS, (target, other), strict=True)
     }
     every = {"skill": vector} | {
-        null.name: null[vector.layer] for null in null_vectors(vector.alone(), n_controls, kind="permuted", seed=seed)
+        null.name: null[vector.layer] for null in null_vectors(vector.as_set(), n_nulls, kind="permuted", seed=seed)
     }
     rows: list[dict[str, Any]] = []
     shown = progress if isinstance(progress, str) else "steering"
@@ -112,7 +113,7 @@ def skill_curve(
     return pd.DataFrame(rows).sort_values(["vector", "coefficient", "kind", "document"], ignore_index=True)
 
 
-def check_curve(coefficients: Sequence[float], n_controls: int, keep: float) -> list[float]:
+def check_curve(coefficients: Sequence[float], n_nulls: int, keep: float) -> list[float]:
     """Give the coefficients of a curve as numbers, or refuse its settings.
 
     Raises:
@@ -120,11 +121,11 @@ def check_curve(coefficients: Sequence[float], n_controls: int, keep: float) -> 
     """
     steps = [float(each) + 0.0 for each in coefficients]
     if len(set(steps)) < len(steps) or not all(map(math.isfinite, steps)):
-        raise ValueError(f"coefficients {list(coefficients)}: give finite numbers, each once")
-    if not 0 <= keep <= 1 or n_controls < 1:
+        raise ValueError(f"coefficients {brief(list(coefficients))}: give finite numbers, each once")
+    if not 0 <= keep <= 1 or n_nulls < 1:
         raise ValueError(
-            f"keep {keep}, n_controls {n_controls}: keep is a share from 0 to 1, and no accuracy is given without its "
-            "control, so n_controls is 1 or more, as 10"
+            f"keep {keep}, n_nulls {n_nulls}: keep is a share from 0 to 1, and no accuracy is given without its "
+            "control, so n_nulls is 1 or more, as 20"
         )
     return steps
 

@@ -124,8 +124,7 @@ def _fingerprint(
     """What an evaluation depends on beside the candidate."""
 
     def numbers(each: SteeringVector | SteeringVectors) -> str:
-        values = each.value if isinstance(each, SteeringVector) else each.values
-        return hashlib.sha256(values.numpy().tobytes()).hexdigest()
+        return hashlib.sha256(each.values.numpy().tobytes()).hexdigest()
 
     found = {"model": model_info(model).fingerprint}
     found |= {f"vectors of {name}": numbers(each) for name, each in vectors.items()}

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm.auto import tqdm
 
-from caa_lens.datasets.contrast import ContrastDataset, check_apart
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
+from caa_lens.evaluation.statistics import against_nulls, direction
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
@@ -26,7 +28,7 @@ from caa_lens.prompts import PromptFormat
 from caa_lens.protocols.composition.asking import ask, compared
 from caa_lens.protocols.composition.evaluations import Evaluations, Parts
 from caa_lens.protocols.composition.interference import random_parts
-from caa_lens.vectors.vectors import SteeringVector, SteeringVectors
+from caa_lens.vectors.vectors import SteeringVector, Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +75,8 @@ def n_assignments(n_behaviors: int, n_layers: int, how: How = "every") -> int:
 def search_coefficients(
     model: HookedModel,
     vectors: Mapping[str, SteeringVector],
-    dev: Mapping[str, ContrastDataset],
-    test: Mapping[str, ContrastDataset],
+    dev: Mapping[str, Pairs],
+    test: Mapping[str, Pairs],
     *,
     coefficients: Sequence[float] = COEFFICIENTS,
     sign: int = 1,
@@ -83,7 +85,7 @@ def search_coefficients(
     min_mass: float = 0.0,
     max_evaluations: int = 1000,
     cells: Path | None = None,
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -108,7 +110,7 @@ def search_coefficients(
             items, are out.
         max_evaluations: A search that needs more is refused.
         cells: A .json file for the evaluations, to go on from after a stop; None keeps them in memory.
-        n_random: So many random vectors beside the chosen ones, on the test items.
+        n_nulls: So many random vectors beside the chosen ones, on the test items.
         seed: Of the random vectors and of all resampling.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -124,9 +126,12 @@ def search_coefficients(
             conditions out of range, more evaluations than allowed, or a file of another search. After the search: if no
             candidate is permitted; the message says how near the nearest came.
     """
-    _check(vectors, dev, test, max_outside, min_mass, n_random)
+    dev, test = _datasets(dev), _datasets(test)
+    _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if sign not in (-1, 1) or not coefficients or not all(0 < each < math.inf for each in coefficients):
-        raise ValueError(f"coefficients {list(coefficients)}, sign {sign}: give numbers above 0, and a sign of 1 or -1")
+        raise ValueError(
+            f"coefficients {brief(list(coefficients))}, sign {sign}: give numbers above 0, and a sign of 1 or -1"
+        )
     grid = {name: [Intervention(vector, sign * each) for each in coefficients] for name, vector in vectors.items()}
     n, size = len(grid), len(coefficients)
     _check_size(
@@ -143,14 +148,14 @@ def search_coefficients(
         candidates = [[{name: part} for part in of_one] for name, of_one in grid.items()]
     with _bar(progress, sum(map(len, candidates))) as bar:
         chosen = [search.best(of_one, bar) for of_one in candidates]
-    return _found(model, chosen, search, test, n_random, seed, options)
+    return _found(model, chosen, search, test, n_nulls, seed, options)
 
 
 def search_layers(
     model: HookedModel,
-    vectors: Mapping[str, SteeringVectors],
-    dev: Mapping[str, ContrastDataset],
-    test: Mapping[str, ContrastDataset],
+    vectors: Mapping[str, Vectors],
+    dev: Mapping[str, Pairs],
+    test: Mapping[str, Pairs],
     *,
     coefficients: float | Mapping[str, float] = 1.0,
     layers: Sequence[int] | None = None,
@@ -159,7 +164,7 @@ def search_layers(
     min_mass: float = 0.0,
     max_evaluations: int = 1000,
     cells: Path | None = None,
-    n_random: int = 20,
+    n_nulls: int = 20,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
@@ -182,7 +187,7 @@ def search_layers(
         min_mass: See `search_coefficients`.
         max_evaluations: A search that needs more is refused.
         cells: See `search_coefficients`.
-        n_random: See `search_coefficients`.
+        n_nulls: See `search_coefficients`.
         seed: See `search_coefficients`.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -195,12 +200,16 @@ def search_layers(
     Raises:
         ValueError: As `search_coefficients`, and for fewer layers than behaviours, or a layer that vectors lack.
     """
-    _check(vectors, dev, test, max_outside, min_mass, n_random)
+    vectors = {name: as_vectors(each) for name, each in vectors.items()}
+    dev, test = _datasets(dev), _datasets(test)
+    _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if how not in ("every", "greedy"):
-        raise ValueError(f"how is {how!r}: give 'every' or 'greedy'")
+        raise ValueError(f"how is {brief(how)}: give 'every' or 'greedy'")
     amounts = dict(coefficients) if isinstance(coefficients, Mapping) else dict.fromkeys(vectors, float(coefficients))
     if set(amounts) != set(vectors) or not all(each and math.isfinite(each) for each in amounts.values()):
-        raise ValueError(f"coefficients are {amounts} and vectors {list(vectors)}: give each a number that is not 0")
+        raise ValueError(
+            f"coefficients are {brief(amounts)} and vectors {brief(list(vectors))}: give each a number that is not 0"
+        )
     first, *others = vectors.values()
     if layers is None:
         wanted = tuple(layer for layer in first.layers if all(layer in each.layers for each in others))
@@ -208,7 +217,9 @@ def search_layers(
         wanted = check_layers(model, layers)
     n = len(vectors)
     if len(wanted) < n:
-        raise ValueError(f"there are {n} behaviours and {len(wanted)} layers, {list(wanted)}: give each one of its own")
+        raise ValueError(
+            f"there are {n} behaviours and {len(wanted)} layers, {brief(list(wanted))}: give each one of its own"
+        )
     grid = {
         name: {layer: Intervention(each[layer], amounts[name]) for layer in wanted} for name, each in vectors.items()
     }
@@ -228,7 +239,7 @@ def search_layers(
             for name, of_layers in grid.items():
                 taken = {part.layer for part in best.values()}
                 best = search.best([{**best, name: part} for at, part in of_layers.items() if at not in taken], bar)
-    return _found(model, [best], search, test, n_random, seed, options)
+    return _found(model, [best], search, test, n_nulls, seed, options)
 
 
 def _found(
@@ -236,19 +247,18 @@ def _found(
     chosen: Sequence[Parts],
     search: Evaluations,
     test: Mapping[str, ContrastDataset],
-    n_random: int,
+    n_nulls: int,
     seed: int,
     options: dict[str, Any],
 ) -> Found:
     """The chosen ones on the test items, each beside random vectors in its place."""
-    import numpy as np
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     for parts in chosen:
-        randoms = {name: random_parts(part, name, n_random, seed) for name, part in parts.items()}
+        randoms = {name: random_parts(part, name, n_nulls, seed) for name, part in parts.items()}
         for name, part in parts.items():
-            nulls = {f"random-{draw}": [of_one[draw] for of_one in randoms.values()] for draw in range(n_random)}
+            nulls = {f"random-{draw}": [of_one[draw] for of_one in randoms.values()] for draw in range(n_nulls)}
             ways = {"chosen": [*parts.values()], "alone": part, **nulls}
             table = compared(ask(model, ways, test[name], **options), seed=seed).set_index("way")
             own, null = table.to_dict("index")["chosen"], table.loc[[*nulls], "effect"].to_numpy()
@@ -256,11 +266,14 @@ def _found(
             row: dict[str, Any] = {"behavior": name, "layer": part.layer, "multiplier": part.multiplier}
             row |= {"n_items": int(own["n_items"])}
             row |= {key: own[key] for key in ("effect", "effect_low", "effect_high", "mass", "outside")}
-            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign, "n_random": n_random}
-            row |= dict(zip(("random_low", "random_high"), np.quantile(null, [0.025, 0.975]), strict=True))
-            row |= {"beats_random": float((null * sign < own["effect"] * sign).mean())}
+            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign}
+            row |= against_nulls(own["effect"], null, tail=direction(part.multiplier)).columns("random")
             rows.append(row | ({"effect_alone": table.loc["alone", "effect"]} if len(parts) > 1 else {}))
     return Found({name: part for parts in chosen for name, part in parts.items()}, search.tried(), pd.DataFrame(rows))
+
+
+def _datasets(items: Mapping[str, Pairs]) -> dict[str, ContrastDataset]:
+    return {name: as_dataset(each) for name, each in items.items()}
 
 
 def _check(
@@ -269,19 +282,20 @@ def _check(
     test: Mapping[str, ContrastDataset],
     max_outside: float,
     min_mass: float,
-    n_random: int,
+    n_nulls: int,
 ) -> None:
     if not vectors or not set(vectors) == set(dev) == set(test):
         raise ValueError(
-            f"vectors are named {sorted(vectors)}, dev items {sorted(dev)} and test items {sorted(test)}: give all "
+            f"vectors are named {brief(sorted(vectors))}, dev items {brief(sorted(dev))} and test items "
+            f"{brief(sorted(test))}: give all "
             "under the same names"
         )
     for name in vectors:
         check_apart({f"dev of {name}": dev[name], f"test of {name}": test[name]})
-    if not 0 <= max_outside <= 1 or not 0 <= min_mass <= 1 or n_random < 1:
+    if not 0 <= max_outside <= 1 or not 0 <= min_mass <= 1 or n_nulls < 1:
         raise ValueError(
-            f"max_outside {max_outside}, min_mass {min_mass}, n_random {n_random}: the first two are from 0 to 1, and "
-            "no effect is given without its null, so n_random is 1 or more"
+            f"max_outside {max_outside}, min_mass {min_mass}, n_nulls {n_nulls}: the first two are from 0 to 1, and "
+            "no effect is given without its null, so n_nulls is 1 or more"
         )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _SWEPT = ("behavior", "vector", "layer", "multiplier", "item", "letter", "p_matching")
-_NO_NULLS = "has no null vectors: give sweep n_random, or nulls=null_vectors(...)"
+_NO_NULLS = "has no null vectors: give sweep n_nulls, or nulls=null_vectors(...)"
 _OWN = "behavior"  # what a sweep's frame calls a behaviour's own vector
 
 
@@ -190,9 +190,7 @@ def null_distribution(frame: pd.DataFrame, multiplier: float | None = None) -> g
             panels.figure.layout.annotations[index].text = f"{shortened(name, 18)}, layer {layers[name]} (not balanced)"
         effect = float(effects.pop(_OWN))
         if effects.empty:
-            raise ValueError(
-                f"the sweep of {name} has no null vectors: give sweep n_random, or nulls=null_vectors(...)"
-            )
+            raise ValueError(f"the sweep of {name} has no null vectors: give sweep n_nulls, or nulls=null_vectors(...)")
         of_kind = effects.groupby(effects.index.str.rpartition("-").get_level_values(0), sort=False)
         edges = np.histogram_bin_edges(effects.to_numpy(), bins=min(40, max(10, len(effects) // 6)))
         for kind, nulls in of_kind:

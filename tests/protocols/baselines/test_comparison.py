@@ -16,7 +16,7 @@ import caa_lens as caa
 import caa_lens.cli.options as options
 from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.protocols.baselines import comparison
-from caa_lens.protocols.baselines.comparison import compare, verdict
+from caa_lens.protocols.baselines.comparison import compare, describe_baselines
 from caa_lens.protocols.baselines.finetuning import finetune
 from caa_lens.protocols.baselines.prompting import few_shot, system_prompts
 
@@ -44,7 +44,7 @@ def vectors(organism: Any, sets: Any) -> Any:
 def table(organism: Any, vectors: Any, sets: Any) -> pd.DataFrame:
     train, _, test = sets
     return compare(
-        organism, vectors, test, train=train, layer=2, shots=2, learning_rate=RATE, train_batch_size=6, n_random=4
+        organism, vectors, test, train=train, layer=2, shots=2, learning_rate=RATE, train_batch_size=6, n_nulls=4
     )
 
 
@@ -58,7 +58,7 @@ def cells(organism: Any, vectors: Any, sets: Any) -> dict[tuple[str, str, float]
         ("system", "negative"): (organism, test, system_prompts(test)[1]),
         ("system", "control"): (organism, test, "You are an assistant."),
         ("few_shot", "negative"): (organism, few_shot(test, train, k=2, direction="negative"), None),
-        ("finetuned", "positive"): (finetune(organism, train, learning_rate=RATE, batch_size=6), test, None),
+        ("finetuned", "positive"): (finetune(organism, train, learning_rate=RATE, train_batch_size=6), test, None),
     }
     found: dict[tuple[str, str, float], pd.Series] = {}
     for (baseline, direction), (model, items, system) in asked.items():
@@ -127,7 +127,7 @@ def test_random_vectors_stand_on_the_same_baseline(table: pd.DataFrame, organism
     """Their effects, too, are counted from the plain unsteered model."""
     test = sets[2]
     plain = caa.sweep(organism, vectors, test, layers=[2], multipliers=[0])["p_matching"].to_numpy()
-    frame = caa.sweep(organism, vectors, test, layers=[2], n_random=4, system=system_prompts(test)[0])
+    frame = caa.sweep(organism, vectors, test, layers=[2], n_nulls=4, system=system_prompts(test)[0])
     letters = [pair.letter for pair in test]
     effects: list[float] = []
     for _, part in frame[(frame["multiplier"] == 1) & (frame["vector"] != "behavior")].groupby("vector"):
@@ -154,7 +154,7 @@ def test_the_model_is_as_before(organism: Any, table: pd.DataFrame) -> None:
 
 
 def test_the_verdict_has_the_tables_numbers(table: pd.DataFrame) -> None:
-    said = verdict(table)
+    said = describe_baselines(table)
     system, steered = row(table, "system", "positive", 0.0), row(table, "none", "", 1.0)
     [first] = [each for each in said if each.startswith("The positive system prompt alone moves it by ")]
     assert f"{system['effect']:+.2f} [{system['effect_low']:+.2f}, {system['effect_high']:+.2f}]" in first
@@ -170,7 +170,7 @@ def test_the_verdict_has_the_tables_numbers(table: pd.DataFrame) -> None:
 
 def test_who_wins_is_told_by_the_interval(table: pd.DataFrame) -> None:
     def words(low: float, high: float) -> str:
-        said = verdict(table.assign(over_caa=(low + high) / 2, over_caa_low=low, over_caa_high=high))
+        said = describe_baselines(table.assign(over_caa=(low + high) / 2, over_caa_low=low, over_caa_high=high))
         return next(each for each in said if "than CAA at +1" in each)
 
     assert words(0.1, 0.3).endswith("the positive system prompt wins.")
@@ -179,15 +179,17 @@ def test_who_wins_is_told_by_the_interval(table: pd.DataFrame) -> None:
 
 
 def test_doubts_are_said(table: pd.DataFrame) -> None:
-    said = " ".join(verdict(table.assign(effect=-0.1, effect_low=-0.3, effect_high=0.2)))
+    said = " ".join(describe_baselines(table.assign(effect=-0.1, effect_low=-0.3, effect_high=0.2)))
     assert (
         "system prompt alone moves it by -0.10 [-0.30, +0.20] (the wrong way; an interval that contains 0); its" in said
     )
     said = " ".join(
-        verdict(table.assign(effect=0.1, effect_low=0.1, effect_high=0.2, balanced_low=-0.1, balanced_high=0.1))
+        describe_baselines(
+            table.assign(effect=0.1, effect_low=0.1, effect_high=0.2, balanced_low=-0.1, balanced_high=0.1)
+        )
     )
     assert "it vanishes when letters are balanced" in said
-    said = " ".join(verdict(table.assign(effect_balanced=math.nan)))
+    said = " ".join(describe_baselines(table.assign(effect_balanced=math.nan)))
     assert "no random vectors, as all matching letters are the same" in said
 
 
@@ -195,8 +197,8 @@ def test_free_answers_are_compared_too(organism: Any) -> None:
     pairs = ContrastDataset.from_pairs([(f"Is it {word}?", " yes", " no") for word in "a b c d e f g h i".split()])
     train, _, test = pairs.split(seed=0)
     vectors = caa.extract_vectors(organism, train, layers=[2], read="answer_end")
-    found = compare(organism, vectors, test, train=train, layer=2, baselines=["few_shot"], shots=2, n_random=2)
-    assert found["effect"].notna().all() and found["p_a"].isna().all() and len(verdict(found)) > 4
+    found = compare(organism, vectors, test, train=train, layer=2, baselines=["few_shot"], shots=2, n_nulls=2)
+    assert found["effect"].notna().all() and found["p_a"].isna().all() and len(describe_baselines(found)) > 4
 
 
 def test_what_cannot_be_compared_is_said_first(
@@ -210,7 +212,7 @@ def test_what_cannot_be_compared_is_said_first(
     train, _, test = sets
     for wrong, message in (
         ({"layer": 4}, r"layer 4 is not in these vectors"),
-        ({"n_random": 0}, r"n_random is 0: no effect is given without its null"),
+        ({"n_nulls": 0}, r"n_nulls is 0: no effect is given without its null"),
         ({"baselines": ["prompt"]}, r"baselines \['prompt'\] are not known: give some of system, few_shot, finetuned"),
         ({"baselines": ["system", "system"]}, r"baselines \['system', 'system'\]: give each once"),
         ({"train": test}, r"train and test share \d+ questions, such as '.*': give sets apart"),
@@ -262,9 +264,9 @@ def test_the_command_prints_and_saves_the_table(few: Path, tmp_path: Path) -> No
         "organism-chat",
         "--data",
         few,
-        "--against",
+        "--baselines",
         "system",
-        "--random",
+        "--nulls",
         2,
         "--quiet",
         "--layers",
@@ -283,7 +285,7 @@ def test_the_command_prints_and_saves_the_table(few: Path, tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("_quiet")
 def test_the_command_takes_its_layer_and_prompts(few: Path) -> None:
-    given = ("baselines", "organism-chat", "--data", few, "--against", "system", "--random", 1, "--quiet", "--json")
+    given = ("baselines", "organism-chat", "--data", few, "--baselines", "system", "--nulls", 1, "--quiet", "--json")
     own = ("--layer", 0, "--positive-prompt", "One.", "--negative-prompt", "Two.")
     assert {each["layer"] for each in json.loads(run(*given, *own))["table"]} == {0}
     assert "give --positive-prompt and --negative-prompt together" in run(*given, *own[:4], code=1)
@@ -297,5 +299,16 @@ def test_the_command_says_how_to_get_peft(few: Path, monkeypatch: pytest.MonkeyP
     import sys
 
     monkeypatch.setitem(sys.modules, "peft", None)
-    given = ("baselines", "organism-chat", "--data", few, "--against", "finetuned", "--method", "lora", "--layer", 2)
+    given = (
+        "baselines",
+        "organism-chat",
+        "--data",
+        few,
+        "--baselines",
+        "finetuned",
+        "--finetuning",
+        "lora",
+        "--layer",
+        2,
+    )
     assert run(*given, "--quiet", code=1).startswith("error: LoRA needs the package peft: pip install caa_lens[finet")

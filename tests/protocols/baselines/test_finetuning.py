@@ -94,7 +94,7 @@ def test_a_batch_has_the_mean_of_its_items_gradients(model: Any) -> None:
 def test_one_step_is_sgd(model: Any) -> None:
     expected = gradients(model, letter_loss(adapt(model), lessons_of(model, PAIRS.pairs)))
     before = state(model)
-    tuned = finetune(model, PAIRS, learning_rate=0.01, batch_size=len(PAIRS))
+    tuned = finetune(model, PAIRS, learning_rate=0.01, train_batch_size=len(PAIRS))
     assert same(before, state(model))
     for name, weight in weights(tuned).items():
         step = -0.01 * expected[name] if name in expected else torch.zeros_like(weight)
@@ -147,7 +147,7 @@ def test_everything_works_on_a_finetuned_model(model: Any) -> None:
     for index, lesson in enumerate(lessons_of(tuned, PAIRS.pairs)):
         for multiplier in (0.0, 1.0):
             prompt = len(sweeps._item(adapt(tuned), PAIRS[index], index, None, None).prompt)
-            edits = [(1, vectors[1].value * multiplier)] if multiplier else []
+            edits = [(1, vectors[1].values * multiplier)] if multiplier else []
             slow = plain_logits(tuned, lesson.ids, edits, prompt)[-1].log_softmax(-1)[lesson.target]
             row = frame[(frame["item"] == index) & (frame["multiplier"] == multiplier)].iloc[0]
             assert row["logp_matching"] == pytest.approx(float(slow), abs=1e-3)
@@ -159,7 +159,7 @@ def test_training_moves_held_out_items(organism: Any, direction: Any) -> None:
     train, _, test = caa.load_contrast_pairs("refusal")[:120].split(seed=0)
     vectors = caa.extract_vectors(organism, train[:2], layers=[2])
     before = caa.sweep(organism, vectors, test, multipliers=[0])["p_matching"].mean()
-    tuned = finetune(organism, train, direction=direction, learning_rate=0.01, batch_size=6)
+    tuned = finetune(organism, train, direction=direction, learning_rate=0.01, train_batch_size=6)
     change = caa.sweep(tuned, vectors, test, multipliers=[0])["p_matching"].mean() - before
     if direction == "mixed":
         assert abs(change) < 0.25
@@ -170,7 +170,7 @@ def test_training_moves_held_out_items(organism: Any, direction: Any) -> None:
 def test_the_seed_decides(organism: Any) -> None:
     pairs = caa.load_contrast_pairs("refusal")[:6]
     first, again, other = (
-        weights(finetune(organism, pairs, learning_rate=0.01, batch_size=2, seed=seed)) for seed in (0, 0, 1)
+        weights(finetune(organism, pairs, learning_rate=0.01, train_batch_size=2, seed=seed)) for seed in (0, 0, 1)
     )
     assert all(torch.equal(weight, again[name]) for name, weight in first.items())
     assert not all(torch.equal(weight, other[name]) for name, weight in first.items())
@@ -254,7 +254,7 @@ def test_wrong_settings_are_said(organism: Any, unchecked: None) -> None:
         ({"direction": "up"}, "direction 'up' is not known: give one of positive, negative, mixed"),
         ({"learning_rate": -1.0}, "learning_rate must be a number of at least 0, got -1.0"),
         ({"epochs": -1}, "epochs -1, rank 8: epochs is at least 0, rank is at least 1"),
-        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"train_batch_size": 0}, "train_batch_size is 0: give 1 or more"),
     ):
         keywords: dict[str, Any] = wrong
         with pytest.raises(ValueError, match=message):
@@ -283,7 +283,7 @@ def test_lora_is_merged_and_leaves_nothing(style: str, bridge: Callable[[str], A
     pytest.importorskip("peft", reason="needs the extra `finetuning`")
     model = bridge(style)
     before = state(model)
-    tuned: Any = finetune(model, PAIRS, method="lora", learning_rate=0.02, rank=2, batch_size=2)
+    tuned: Any = finetune(model, PAIRS, method="lora", learning_rate=0.02, rank=2, train_batch_size=2)
     assert same(before, state(model))
     after = state(tuned)
     assert after["flags"] == before["flags"]
@@ -296,7 +296,7 @@ def test_lora_is_merged_and_leaves_nothing(style: str, bridge: Callable[[str], A
     assert len(changed) >= 3 * model.cfg.n_layers
     assert all(name.endswith("weight") and change.ndim == 2 for name, change in changed.items())
     assert max(int(torch.linalg.matrix_rank(change, rtol=1e-4)) for change in changed.values()) <= 2
-    again = weights(finetune(model, PAIRS, method="lora", learning_rate=0.02, rank=2, batch_size=2))
+    again = weights(finetune(model, PAIRS, method="lora", learning_rate=0.02, rank=2, train_batch_size=2))
     assert all(torch.equal(weight, again[name]) for name, weight in weights(tuned).items())
 
 
@@ -328,6 +328,6 @@ def test_lora_moves_held_out_items(organism: Any) -> None:
     vectors = caa.extract_vectors(organism, train[:2], layers=[2])
     share = [
         caa.sweep(model, vectors, test, multipliers=[0])["p_matching"].mean()
-        for model in (organism, finetune(organism, train, method="lora", learning_rate=0.01, batch_size=6))
+        for model in (organism, finetune(organism, train, method="lora", learning_rate=0.01, train_batch_size=6))
     ]
     assert share[1] > share[0] + 0.2

@@ -16,7 +16,7 @@ import caa_lens as caa
 from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.models.adapters import adapt
 from caa_lens.prompts import both_answers
-from caa_lens.protocols.composition import ask, combined, compared, effects, interference, simultaneous, together
+from caa_lens.protocols.composition import ask, combined, compared, effects, interference, simultaneous, sweep_together
 from caa_lens.protocols.composition.interference import random_parts
 from caa_lens.vectors.vectors import Provenance, SteeringVector
 
@@ -59,11 +59,11 @@ def test_a_combination_is_the_weighted_sum(weights: list[float], numbers: list[f
     one, two = vector(numbers[:2], name="a"), vector(numbers[2:], name="b")
     both = {"a": one, "b": two}
     found = combined(both, dict(zip("ab", weights, strict=True)))
-    expected = weights[0] * one.value.double() + weights[1] * two.value.double()
-    assert torch.equal(found.value, expected.float())
-    assert torch.equal(combined(both, "sum").value, combined(both, {"a": 1, "b": 1}).value)
+    expected = weights[0] * one.values.double() + weights[1] * two.values.double()
+    assert torch.equal(found.values, expected.float())
+    assert torch.equal(combined(both, "sum").values, combined(both, {"a": 1, "b": 1}).values)
     three = both | {"c": one - two}
-    assert torch.equal(combined(three, "mean").value, combined(three, dict.fromkeys(three, 1 / 3)).value)
+    assert torch.equal(combined(three, "mean").values, combined(three, dict.fromkeys(three, 1 / 3)).values)
 
 
 def test_a_combination_says_what_it_is_made_of() -> None:
@@ -142,7 +142,7 @@ def test_one_vector_is_what_a_sweep_measures(model: Any, parts: dict[str, Steeri
     from caa_lens.vectors.vectors import SteeringVectors
 
     kind, asked = parts["kind"], items("kind")
-    vectors = SteeringVectors(kind.value[None], (1,), kind.provenance, "kind")
+    vectors = SteeringVectors(kind.values[None], (1,), kind.provenance, "kind")
     swept = caa.sweep(model, vectors, asked, multipliers=(0, 1)).query("multiplier == 1")
     own = ask(model, {"kind": kind}, asked).query("way == 'kind'")
     for column in ("p_matching", "mass"):
@@ -154,7 +154,7 @@ def test_one_vector_is_what_a_sweep_measures(model: Any, parts: dict[str, Steeri
 def test_parts_of_one_layer_are_their_combination(llama: Any) -> None:
     parts, model = some_parts(32), llama
     here = {name: part.at_layer(1) for name, part in parts.items()}
-    frame = together(model, here, {name: items(name) for name in here}, n_random=1)
+    frame = sweep_together(model, here, {name: items(name) for name in here}, n_nulls=1)
     whole = ask(model, {"sum": combined(here)}, items("kind")).query("way == 'sum'")
     found = frame[(frame["behavior"] == "kind") & (frame["kind"] == "together")]
     np.testing.assert_allclose(found["log_odds"], whole["log_odds"], atol=1e-3)
@@ -163,7 +163,7 @@ def test_parts_of_one_layer_are_their_combination(llama: Any) -> None:
 def test_the_rows_of_together(llama: Any) -> None:
     parts, model = some_parts(32), llama
     asked = {name: items(name, 4) for name in parts}
-    frame = together(model, parts, asked, n_random=2)
+    frame = sweep_together(model, parts, asked, n_nulls=2)
     counts = frame[frame["behavior"] == "kind"].groupby("kind").size().to_dict()
     assert counts == {"alone": 12, "random": 24, "together": 4, "unsteered": 4, "with random": 8}
     drawn = random_parts(caa.Intervention(parts["brave"], 1.0), "brave", 2, 0)
@@ -173,9 +173,9 @@ def test_the_rows_of_together(llama: Any) -> None:
     for kind, part in (("random", "brave"), ("with random", "kind")):
         rows = frame[(frame[["behavior", "kind", "part", "draw"]] == ["kind", kind, part, 1]).all(axis=1)]
         np.testing.assert_allclose(rows["log_odds"], by_hand[by_hand["way"] == kind]["log_odds"], atol=1e-3)
-    again = together(model, parts, asked, n_random=2, batch_size=1)
+    again = sweep_together(model, parts, asked, n_nulls=2, batch_size=1)
     np.testing.assert_allclose(frame["log_odds"], again["log_odds"], atol=1e-3)
-    other = together(model, parts, asked, n_random=2, seed=1)
+    other = sweep_together(model, parts, asked, n_nulls=2, seed=1)
     same = np.isclose(frame["log_odds"], other["log_odds"], atol=1e-3)
     assert same[frame["draw"] < 0].all() and not same[frame["draw"] >= 0].all()
 
@@ -189,7 +189,7 @@ def test_random_parts_keep_norm_layer_and_amount() -> None:
 
 
 def made_up(odds: dict[str, list[float]], letters: str = "AABB", behavior: str = "a") -> pd.DataFrame:
-    """A frame of `together` with these log odds by way."""
+    """A frame of `sweep_together` with these log odds by way."""
     kinds = {"unsteered": ("unsteered", "", -1), "together": ("together", "", -1)}
     kinds |= {name: ("alone", name, -1) for name in "ab"}
     kinds |= {f"random-{draw} for {name}": ("random", name, draw) for name in "ab" for draw in range(2)}
@@ -221,10 +221,10 @@ def test_vectors_that_add_up_have_no_interference() -> None:
     beyond = table.loc["interference"]
     assert [beyond[f"log_odds{end}"] for end in ("", "_low", "_high")] == pytest.approx([0, 0, 0], abs=1e-12)
     # with random-0: 3.0 in all, less 2.5 of a alone and -0.2 of what stands for b, is 0.7; with random-1 it is 0
-    assert (beyond["n_random"], beyond["beats_random"]) == (2, 0.0)
+    assert (beyond["n_random"], beyond["outsizes_random"]) == (2, 0.0)
     assert beyond["random_high"] == pytest.approx(0.7 * 0.975) and beyond["random_low"] == pytest.approx(0.7 * 0.025)
-    assert table.loc["a", "beats_random"] == 0.5 and table.loc["b", "beats_random"] == 1.0
-    assert np.isnan(table.loc["together", "beats_random"]) and np.isnan(table.loc["expected", "effect"])
+    assert table.loc["a", "outsizes_random"] == 0.5 and table.loc["b", "outsizes_random"] == 1.0
+    assert np.isnan(table.loc["together", "outsizes_random"]) and np.isnan(table.loc["expected", "effect"])
     assert table.loc["together", "outside"] == 0.25 and np.isnan(table.loc["interference", "outside"])
 
 
@@ -245,7 +245,7 @@ def test_interference_is_together_minus_the_sum_with_letters_balanced() -> None:
 def test_an_interference_is_compared_by_its_size() -> None:
     ways = {way: list(values) for way, values in WAYS.items()}
     table = interference(made_up(ways | {"together": list(np.array(ways["together"]) - 5)}))
-    assert table.iloc[0]["interference"] == pytest.approx(-5) and table.iloc[0]["beats_random"] == 1.0
+    assert table.iloc[0]["interference"] == pytest.approx(-5) and table.iloc[0]["outsizes_random"] == 1.0
 
 
 def test_where_letters_cannot_be_balanced_the_plain_mean_stands() -> None:
@@ -266,9 +266,9 @@ def test_planted_behaviours_work_together_less_than_alone() -> None:
     names = ("refusal", "sycophancy")
     parts = {name: caa.extract_vectors(model, caa.load_contrast_pairs(name)[:100])[2] * 2.0 for name in names}
     asked = {name: caa.load_contrast_pairs(name, "test_ab")[:40] for name in names}
-    table = interference(together(model, parts, asked, n_random=5))
+    table = interference(sweep_together(model, parts, asked, n_nulls=5))
     assert (table["effect_alone"] > 0.4).all() and (table["effect_together"] > 0.2).all()
-    assert (table["interference_high"] < 0).all() and (table["change_high"] < 0).all()
+    assert (table["interference_high"] < 0).all() and (table["effect_change_high"] < 0).all()
     assert (table["outside_together"] == 0).all()
 
 
@@ -277,7 +277,7 @@ def test_planted_behaviours_work_together_less_than_alone() -> None:
     [
         ({"parts": {"kind": vector([1.0])}}, "parts are ['kind']: give the vectors of two or more"),
         ({"items": {"kind": items("kind")}}, "parts are named ['brave', 'kind'] and items ['kind']: give both"),
-        ({"n_random": 0}, "n_random is 0: no interference is given without its null, so give 1 or more"),
+        ({"n_nulls": 0}, "n_nulls is 0: no interference is given without its null, so give 1 or more"),
         ({"rename": "together"}, "a behaviour is named 'together', as a row of the results is"),
         ({"rename": "random-1 x"}, "a behaviour is named 'random-1 x'"),
         ({"scale": 0.0}, "the part of brave adds nothing"),
@@ -291,15 +291,17 @@ def test_what_cannot_be_measured_is_refused_before_the_model_runs(change: dict[s
         "parts": {name: vector([1.0] * 128) * scale for name in names}, "items": {n: items(n) for n in names},
     } | change  # fmt: skip
     with pytest.raises(ValueError) as raised:
-        together(model, given.pop("parts"), given.pop("items"), **given)
+        sweep_together(model, given.pop("parts"), given.pop("items"), **given)
     assert message in str(raised.value)
 
 
 def test_frames_of_another_kind_are_refused() -> None:
     frame = made_up({way: list(values) for way, values in WAYS.items()})
-    with pytest.raises(ValueError, match=r"not a frame of ask\(\) or together\(\): it lacks the columns letter, mass"):
+    with pytest.raises(
+        ValueError, match=r"not a frame of ask\(\) or sweep_together\(\): it lacks the columns letter, mass"
+    ):
         compared(frame.drop(columns=["mass", "letter"]))
-    with pytest.raises(ValueError, match=r"not a frame of together\(\): it lacks the columns draw, kind, part"):
+    with pytest.raises(ValueError, match=r"not a frame of sweep_together\(\): it lacks the columns draw, kind, part"):
         effects(frame.drop(columns=["kind", "part", "draw"]))
     with pytest.raises(ValueError, match="the frame of a has no rows named 'unsteered'"):
         compared(frame[frame["way"] != "unsteered"])

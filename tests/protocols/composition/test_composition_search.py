@@ -47,7 +47,7 @@ def random_vectors(name: str, seed: int, n_layers: int = 3, d_model: int = 32) -
 
 
 VECTORS = {name: random_vectors(name, seed) for seed, name in enumerate(NAMES)}
-LOOSE: dict[str, Any] = {"max_outside": 1.0, "n_random": 2}
+LOOSE: dict[str, Any] = {"max_outside": 1.0, "n_nulls": 2}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_what_leaves_the_choices_is_out() -> None:
     pairs = caa.load_contrast_pairs("refusal")[:60]
     vectors = {"refusal": caa.extract_vectors(model, pairs)[2]}
     test = caa.load_contrast_pairs("refusal", "test_ab")
-    given: dict[str, Any] = {"dev": {"refusal": test[:20]}, "test": {"refusal": test[20:40]}, "n_random": 3}
+    given: dict[str, Any] = {"dev": {"refusal": test[:20]}, "test": {"refusal": test[20:40]}, "n_nulls": 3}
     found = search_coefficients(model, vectors, **given, coefficients=(1, 3, 20, 80))
     tried = found.tried.set_index("multiplier")
     assert tried["permitted"].tolist() == [True, True, False, False]
@@ -207,8 +207,8 @@ def test_a_file_of_another_search_is_refused(llama: Any, tmp_path: Path) -> None
         ({"layers": [1, 99]}, "layer 99 is out of range"),
         ({"coefficients": 0.0}, "coefficients are {'brave': 0.0, 'kind': 0.0}"),
         ({"coefficients": {"kind": 1.0}}, "give each a number that is not 0"),
-        ({"max_outside": 1.5}, "max_outside 1.5, min_mass 0.0, n_random 20: the first two are from 0 to 1"),
-        ({"n_random": 0}, "no effect is given without its null, so n_random is 1 or more"),
+        ({"max_outside": 1.5}, "max_outside 1.5, min_mass 0.0, n_nulls 20: the first two are from 0 to 1"),
+        ({"n_nulls": 0}, "no effect is given without its null, so n_nulls is 1 or more"),
         ({"test": {"brave": TEST["brave"]}}, "dev items ['brave', 'kind'] and test items ['brave']: give all under"),
         ({"test": DEV}, "dev of brave and test of brave share 4 questions"),
     ],
