@@ -9,7 +9,7 @@ choose on dev prompts and report on others. The idea is that of conditional acti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from caa_lens.interventions.interventions import Over, check_over
 from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt, left_padded
 from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import Point, check_site, place_of
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptFormat, PromptOptions, format_prompt
 from caa_lens.vectors.vectors import SteeringVector
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def find_threshold(
         raise ValueError(
             f"{len(positives)} prompts to be steered and {len(negatives)} not to be: give at least one of each"
         )
-    form: Any = {"over": over, "prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    both = [similarities(model, vector, prompts, **form) for prompts in (positives, negatives)]
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    both = [similarities(model, vector, prompts, over=over, **options) for prompts in (positives, negatives)]
     frame = thresholds(*both, above=above)
     return Condition(vector, float(frame.loc[frame["chosen"], "threshold"].item()), above, over), frame
 
