@@ -1,10 +1,10 @@
-"""From contrast pairs to vectors: the mean difference of activations at the answer's letter.
+"""From contrast pairs to steering vectors: the difference in means of activations at the answer's letter.
 
 For each pair the same question is answered in two ways, one showing the behaviour and one not. The block outputs at the
-token where the two answers differ are read, for all layers in one pass, and the vector is the mean over pairs of
-positive minus negative (CAA, arXiv 2312.06681, section 3). Both answers share the question, so it is run once and only
-the differing tokens are run for each. Sums are kept in float64 as the pairs go by, so memory does not grow with their
-number; `extract_activations` keeps every pair's activations for those who want to look at them.
+token where the two answers differ are read, for all layers in one pass, and the steering vector is the mean over pairs
+of positive minus negative (CAA, arXiv 2312.06681, section 3). Both answers share the question, so it is run once and
+only the differing tokens are run for each. Sums are kept in float64 as the pairs go by, so memory does not grow with
+their number; `extract_activations` keeps every pair's activations for those who want to look at them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ContrastActivations:
     name: str
 
     def vectors(self) -> SteeringVectors:
-        """The mean difference, accumulated in float64."""
+        """The mean difference (difference in means), accumulated in float64."""
         mean = (self.positive.double() - self.negative.double()).mean(dim=0)
         return SteeringVectors(mean.float(), self.layers, self.provenance, self.name)
 
@@ -68,7 +68,7 @@ def extract_vectors(
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> SteeringVectors:
-    """Mean-difference vectors of a dataset, one per layer (CAA, section 3).
+    """Steering vectors of a dataset, one per layer: the difference in means of the residual stream (CAA, section 3).
 
     Args:
         model: A TransformerBridge or a HookedTransformer.

@@ -1,4 +1,4 @@
-"""Activation addition (ActAdd): steering by the difference of two prompts, position by position.
+"""Activation addition (ActAdd): steering by the difference of two prompts' residual streams, position by position.
 
 ``"Love"`` minus ``"Hate"``: both are run, and what enters a block is read at every position of each. The difference,
 times a coefficient, is added to as many positions at the front of another prompt; its new tokens are not touched
