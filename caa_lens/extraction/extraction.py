@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from einops import einsum
@@ -22,9 +21,10 @@ from tqdm.auto import tqdm
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.engine.branching import branch_residuals
 from caa_lens.engine.packing import Branch
+from caa_lens.extraction.origin import provenance_on
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
-from caa_lens.models.loading import check_layers, model_info
+from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import check_site
 from caa_lens.prompts import PromptFormat, common_prefix, default_format, format_prompt
 from caa_lens.vectors.vectors import Provenance, SteeringVectors
@@ -186,33 +186,16 @@ def _describe(
     system: str | None,
     site: str,
 ) -> tuple[Provenance, str]:
-    info = model_info(model)
-    provenance = Provenance(
-        model=info.name,
-        model_fingerprint=info.fingerprint,
+    provenance = provenance_on(
+        model,
         hook_point=f"hook_{site}",
         read_position=str(read),
         prompt_format=prompt_format or default_format(model),
         system_prompt=system,
-        weight_processing=info.weight_processing,
-        dtype=info.dtype,
         dataset=dataset.name,
         dataset_hash=dataset.hash,
         dataset_origin=dataset.origin,
         n_pairs=len(dataset),
         method="mean difference",
-        seed=None,
-        versions=package_versions(),
     )
     return provenance, dataset.name.partition("/")[0]  # a vector made on sycophancy/train is called sycophancy
-
-
-def package_versions() -> dict[str, str]:
-    """The versions that a provenance records."""
-    found: dict[str, str] = {}
-    for package in ("caa_lens", "torch", "transformers", "transformer-lens"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout that was not installed
-            found[package] = "unknown"
-    return found

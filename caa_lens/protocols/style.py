@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from caa_lens.extraction.extraction import check_places, package_versions
+from caa_lens.extraction.extraction import check_places
+from caa_lens.extraction.origin import provenance_on
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel, adapt
-from caa_lens.models.loading import model_info
 from caa_lens.prompts import FormattedPrompt, PromptForm, PromptFormat, PromptOptions, default_format, format_prompt
 from caa_lens.steering.steering import generate
 from caa_lens.steering.streams import run_texts
-from caa_lens.vectors.vectors import Provenance, SteeringVector, SteeringVectors, random_like
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, random_like
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,23 +119,17 @@ def style_vectors(
     if not bool(total.any(dim=1).all()):
         raise ValueError("the own texts are the neutral ones: give texts that the model would not write by itself")
     rows = [[prompt, text, other] for (prompt, text), other in zip(texts, answers, strict=True)]
-    info = model_info(model)
-    provenance = Provenance(
-        model=info.name,
-        model_fingerprint=info.fingerprint,
+    provenance = provenance_on(
+        model,
         hook_point=f"hook_{site}",
         read_position="answer_end" if over == "last" else "answer_mean",
         prompt_format=prompt_format or default_format(model),
         system_prompt=system,
-        weight_processing=info.weight_processing,
-        dtype=info.dtype,
         dataset="own texts",
         dataset_hash=hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest(),
+        dataset_origin=f"texts given in Python; neutral answers: {said}",
         n_pairs=len(texts),
         method="style",
-        seed=None,
-        versions=package_versions(),
-        dataset_origin=f"texts given in Python; neutral answers: {said}",
     )
     return SteeringVectors((total / len(texts)).float(), asked, provenance, name)
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from caa_lens.engine.branching import check_batch_size, check_context
 from caa_lens.engine.edits import Edit
 from caa_lens.engine.hooking import hooked
-from caa_lens.engine.memory import by_length, prompts_at_once
+from caa_lens.engine.padding import padded_batches
 from caa_lens.interventions.interventions import Condition as Condition
 from caa_lens.interventions.interventions import Over, check_over
-from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt, left_padded
+from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import Point, check_site, place_of
 from caa_lens.prompts import PromptFormat, PromptOptions, format_prompt
@@ -185,11 +185,8 @@ def _cosines(
     check_context(adapter, [len(ids) for ids in prompts])
     found, point = torch.empty(len(prompts)), (vector.layer, vector.site)
     with hooked(adapter, [point]) as hooks:
-        for batch in by_length([len(ids) for ids in prompts], lambda n: batch_size or prompts_at_once(adapter, n)):
-            longest = len(prompts[batch[0]])
-            ids, mask = left_padded(adapter, [prompts[index] for index in batch])
-            ends = torch.full((len(batch),), longest - 1)
-            begins = torch.tensor([longest - len(prompts[index]) for index in batch])
+        for batch in padded_batches(adapter, prompts, batch_size=batch_size):
+            begins, ends = torch.tensor(batch.begins), batch.last_column()
             read: list[Tensor] = []
 
             def look(
@@ -198,8 +195,8 @@ def _cosines(
                 read.append(read_prompts(stream, begins, ends, over))
 
             hooks.at = look
-            adapter.forward(ids, mask, ends.to(adapter.device))
-            found[batch] = vector.cosine(read[0]).cpu()
+            adapter.forward(batch.ids, batch.mask, ends)
+            found[batch.texts] = vector.cosine(read[0]).cpu()
     return found
 
 
