@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from caa_lens.datasets.contrast import ContrastPair
 from caa_lens.files.messages import brief
@@ -23,6 +23,19 @@ from caa_lens.models.adapters import Adapter, HookedModel, adapt
 
 PromptFormat = Literal["chat", "llama2", "base", "plain"]
 LETTER = re.compile(r"\(([A-Z])\)")
+
+
+class PromptForm(TypedDict):
+    """How prompts are laid out: what `format_prompt` and all that call it take under these names."""
+
+    prompt_format: PromptFormat | None
+    system: str | None
+
+
+class PromptOptions(PromptForm):
+    """The same with how many prompts are run at once."""
+
+    batch_size: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 Each item is a question with two answers. Its prompt is run once; every cell of the sweep is then a branch of one or two
 steered tokens (`caa_lens.engine.branching`), and what is kept of it are the log-probabilities of the two answers at the
-first token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). Norm-matched
-random vectors go through the same cells. `caa_lens.summarize` turns the frame into effects and
-intervals.
+first token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). The one minus the
+other is the logit difference of the two answers, which is their log odds. Norm-matched random vectors go through the
+same cells. `caa_lens.summarize` turns the frame into effects and intervals.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.engine.hooking import hooked
-from caa_lens.engine.memory import by_length, most_tokens
-from caa_lens.models.adapters import Adapter, TokenIds, right_padded
+from caa_lens.engine.memory import most_tokens
+from caa_lens.engine.padding import PaddedBatch, padded_batches
+from caa_lens.models.adapters import Adapter, TokenIds
 from caa_lens.models.sites import Point
 
 
@@ -20,16 +20,16 @@ def block_inputs(adapter: Adapter, layer: int, prompts: Sequence[TokenIds]) -> l
     Prompts are padded on the right, where causal attention never looks.
     """
     found: dict[int, Tensor] = {}
-    lengths = [len(ids) for ids in prompts]
-    with hooked(adapter, [(layer, "resid_pre")]) as hooks:
-        for batch in by_length(lengths, lambda longest: max(1, most_tokens(adapter.device) // longest)):
-            ids = right_padded(adapter, [prompts[index] for index in batch])
 
-            def keep(point: Point, stream: Tensor, *, batch: list[int] = batch) -> None:
-                for row, index in enumerate(batch):
-                    found[index] = stream[row, : len(prompts[index])].float().cpu()
+    def most(longest: int) -> int:
+        return max(1, most_tokens(adapter.device) // longest)
+
+    with hooked(adapter, [(layer, "resid_pre")]) as hooks:
+        for batch in padded_batches(adapter, prompts, side="right", fits=most):
+
+            def keep(point: Point, stream: Tensor, *, batch: PaddedBatch = batch) -> None:
+                found.update((index, own.float().cpu()) for index, own in batch.rows(stream))
 
             hooks.at = keep
-            ends = torch.full((len(batch),), ids.shape[1] - 1, device=adapter.device)
-            adapter.forward(ids, torch.ones_like(ids), ends)
+            adapter.forward(batch.ids, batch.mask, batch.last_column())
     return [found[index] for index in range(len(prompts))]

@@ -2,8 +2,8 @@
 
 In CAA everything before the last prompt token is the same for every cell of a sweep, and everything before the answer's
 letter is the same for both halves of a contrast pair: steering starts, and reading happens, only after it. So a prompt
-is run once, its keys and values are kept, and only the few tokens that differ are run for each *branch*. Every token of
-a branch is steered with the branch's own edits; no token of a prompt is.
+is run once, its keys and values (its KV cache) are kept, and only the few tokens that differ are run for each *branch*.
+Every token of a branch is steered with the branch's own edits; no token of a prompt is.
 
 There are two ways to run branches. Where the model takes a mask of our own, they are *packed*: one row a prompt, the
 branches behind one another, none seeing another (`caa_lens.engine.packing`). Elsewhere they are *forked*: one row a

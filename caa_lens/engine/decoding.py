@@ -1,7 +1,7 @@
 """Continuing prompts token by token, each row with its own edits.
 
 Each prompt is run once, up to its last token, which is the first that is steered; a prompt that is continued in several
-ways is forked, not run again, unless something is added to its own tokens (ActAdd). `Decoder` keeps the caches and
+ways is forked, not run again, unless something is added to its own tokens (ActAdd). `Decoder` keeps the KV caches and
 takes one token a row at a time; without a cache it runs the whole text again for every token, the slow and obvious path
 that the other is tested against.
 """

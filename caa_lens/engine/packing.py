@@ -1,8 +1,9 @@
 """Many branches of a prompt as one row of tokens, each of them starting at its own layer.
 
-After a prompt come the tokens of all its branches, one branch behind the other. An additive mask lets each token see
-the prompt and its own branch, and explicit positions let each branch begin right after the prompt, so the row gives
-what separate forward passes would, and the prompt's keys and values are never copied per branch.
+After a prompt come the tokens of all its branches, one branch behind the other. An additive block-diagonal (tree)
+attention mask lets each token see the prompt and its own branch, and explicit positions let each branch begin right
+after the prompt, so the row gives what separate forward passes would, and the prompt's KV cache is never copied per
+branch.
 
 Below the layer it is first edited at, a branch is no different from the unedited one with the same tokens. So only
 unedited tokens enter the model; a branch's tokens are put behind the others, edited, when the block it starts at is

@@ -28,7 +28,7 @@ _CHOICE = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*", re.MULTILINE)
 
 
 def steerability(frame: pd.DataFrame) -> pd.DataFrame:
-    """The line through each item's log odds ``m = logp_matching - logp_other`` over the multipliers.
+    """The line through each item's log odds (logit difference) ``m = logp_matching - logp_other`` over the multipliers.
 
     Args:
         frame: As `caa_lens.sweep` returns it; only the behaviour's own vector is looked at.

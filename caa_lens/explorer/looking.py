@@ -14,7 +14,7 @@ from caa_lens.analysis import project
 from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import HookedModel
-from caa_lens.prompts import PromptFormat
+from caa_lens.prompts import PromptForm, PromptFormat
 from caa_lens.steering.steering import generate
 from caa_lens.sweeps import sweep
 from caa_lens.vectors.vectors import SteeringVector
@@ -84,7 +84,7 @@ def look(
     text = prompt.prompt if isinstance(prompt, ContrastPair) else prompt
     if not text.strip():
         raise ValueError("the prompt is empty: write a question, or a text for the model to continue")
-    form: Any = {"prompt_format": prompt_format, "system": system}
+    form: PromptForm = {"prompt_format": prompt_format, "system": system}
     recipe = Intervention(vector, multiplier)
     vector.unit()  # refuses one without a direction before anything runs
     pair = prompt if isinstance(prompt, ContrastPair) else two_choices(prompt)
@@ -114,7 +114,12 @@ def two_choices(prompt: str) -> ContrastPair | None:
 
 
 def _choices(
-    model: HookedModel, vector: SteeringVector, pair: ContrastPair, multiplier: float, matching_known: bool, form: Any
+    model: HookedModel,
+    vector: SteeringVector,
+    pair: ContrastPair,
+    multiplier: float,
+    matching_known: bool,
+    form: PromptForm,
 ) -> pd.DataFrame:
     import numpy as np
     import pandas as pd

@@ -24,7 +24,7 @@ from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_
 from caa_lens.explorer.looking import Look, Shown, as_html, look, shorten
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel, adapt
-from caa_lens.prompts import PromptFormat
+from caa_lens.prompts import PromptForm, PromptFormat
 from caa_lens.steering.steering import edits_of
 from caa_lens.vectors.vectors import Vectors, as_vectors
 
@@ -110,8 +110,8 @@ def explorer(
 
     @lru_cache(maxsize=REMEMBERED)
     def looked(behavior: str, layer: int, multiplier: float, prompt: str | ContrastPair) -> Look:
-        options: Any = {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format, "system": system}
-        return look(model, named[behavior][layer], prompt, multiplier, **options)
+        form: PromptForm = {"prompt_format": prompt_format, "system": system}
+        return look(model, named[behavior][layer], prompt, multiplier, max_new_tokens=max_new_tokens, **form)
 
     layers = {name: each.layers for name, each in named.items()}
     return Explorer(looked, layers, list(prompts or ()), offered, own, first)

@@ -1,12 +1,12 @@
 """Other ways of making a vector from the same activations, to be compared with the mean difference on the same items.
 
-Every pair gives two activations of a layer, and an estimator makes one direction of them all. The mean difference (CAA)
-asks where the two sides lie apart. The median asks the same and is not moved by a few odd pairs. PCA asks along which
-line the pairs differ most, and finds the behaviour only where nothing else, such as the answer's letter, makes them
-differ more. A logistic probe and LDA ask what tells the sides apart: they turn away from directions in which
-activations vary anyway, so that they classify better, and need not be the direction in which the means differ (Haufe et
-al. 2014, NeuroImage 87). The mean difference is the default because it is hard to beat for steering (Im & Li, arXiv
-2502.02716; AxBench, arXiv 2501.17148).
+Every pair gives two activations of a layer, and an estimator makes one direction of them all. The mean difference (CAA:
+the difference in means) asks where the two sides lie apart. The median asks the same and is not moved by a few odd
+pairs. PCA asks along which line the pairs differ most, and finds the behaviour only where nothing else, such as the
+answer's letter, makes them differ more. A logistic probe and LDA ask what tells the sides apart: they turn away from
+directions in which activations vary anyway, so that they classify better, and need not be the direction in which the
+means differ (Haufe et al. 2014, NeuroImage 87). The mean difference is the default because it is hard to beat for
+steering (Im & Li, arXiv 2502.02716; AxBench, arXiv 2501.17148).
 
 Only directions are compared: `estimate` gives all of them the mean difference's norm.
 """

@@ -1,17 +1,16 @@
-"""From contrast pairs to vectors: the mean difference of activations at the answer's letter.
+"""From contrast pairs to steering vectors: the difference in means of activations at the answer's letter.
 
 For each pair the same question is answered in two ways, one showing the behaviour and one not. The block outputs at the
-token where the two answers differ are read, for all layers in one pass, and the vector is the mean over pairs of
-positive minus negative (CAA, arXiv 2312.06681, section 3). Both answers share the question, so it is run once and only
-the differing tokens are run for each. Sums are kept in float64 as the pairs go by, so memory does not grow with their
-number; `extract_activations` keeps every pair's activations for those who want to look at them.
+token where the two answers differ are read, for all layers in one pass, and the steering vector is the mean over pairs
+of positive minus negative (CAA, arXiv 2312.06681, section 3). Both answers share the question, so it is run once and
+only the differing tokens are run for each. Sums are kept in float64 as the pairs go by, so memory does not grow with
+their number; `extract_activations` keeps every pair's activations for those who want to look at them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from einops import einsum
@@ -22,9 +21,10 @@ from tqdm.auto import tqdm
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.engine.branching import branch_residuals
 from caa_lens.engine.packing import Branch
+from caa_lens.extraction.origin import provenance_on
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
-from caa_lens.models.loading import check_layers, model_info
+from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import check_site
 from caa_lens.prompts import PromptFormat, common_prefix, default_format, format_prompt
 from caa_lens.vectors.vectors import Provenance, SteeringVectors
@@ -51,7 +51,7 @@ class ContrastActivations:
     name: str
 
     def vectors(self) -> SteeringVectors:
-        """The mean difference, accumulated in float64."""
+        """The mean difference (difference in means), accumulated in float64."""
         mean = (self.positive.double() - self.negative.double()).mean(dim=0)
         return SteeringVectors(mean.float(), self.layers, self.provenance, self.name)
 
@@ -68,7 +68,7 @@ def extract_vectors(
     batch_size: int | None = None,
     progress: bool | str = False,
 ) -> SteeringVectors:
-    """Mean-difference vectors of a dataset, one per layer (CAA, section 3).
+    """Steering vectors of a dataset, one per layer: the difference in means of the residual stream (CAA, section 3).
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
@@ -186,33 +186,16 @@ def _describe(
     system: str | None,
     site: str,
 ) -> tuple[Provenance, str]:
-    info = model_info(model)
-    provenance = Provenance(
-        model=info.name,
-        model_fingerprint=info.fingerprint,
+    provenance = provenance_on(
+        model,
         hook_point=f"hook_{site}",
         read_position=str(read),
         prompt_format=prompt_format or default_format(model),
         system_prompt=system,
-        weight_processing=info.weight_processing,
-        dtype=info.dtype,
         dataset=dataset.name,
         dataset_hash=dataset.hash,
         dataset_origin=dataset.origin,
         n_pairs=len(dataset),
         method="mean difference",
-        seed=None,
-        versions=package_versions(),
     )
     return provenance, dataset.name.partition("/")[0]  # a vector made on sycophancy/train is called sycophancy
-
-
-def package_versions() -> dict[str, str]:
-    """The versions that a provenance records."""
-    found: dict[str, str] = {}
-    for package in ("caa_lens", "torch", "transformers", "transformer-lens"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout that was not installed
-            found[package] = "unknown"
-    return found

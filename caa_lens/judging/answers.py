@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from caa_lens.engine.branching import check_batch_size, check_context
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptForm, PromptFormat, format_prompt
 from caa_lens.steering.steering import edits_of, generate
 from caa_lens.vectors.vectors import SteeringVector
 
@@ -76,17 +76,19 @@ def answers(
     if len(set(multipliers)) < len(multipliers):
         raise ValueError(f"multipliers {brief(list(multipliers))}: give each once")
     check_batch_size(batch_size)
-    form: Any = {"prompt_format": prompt_format, "system": system}
+    form: PromptForm = {"prompt_format": prompt_format, "system": system}
     for vector, asked in work.values():  # generate checks this too, but only when its turn comes
         for multiplier in scale:
             edits_of(adapter, vector, multiplier)
         check_context(adapter, [len(_ids(adapter, text, form)) + max_new_tokens for text in asked])
-    sampling: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     rows: list[dict[str, Any]] = []
     for behavior, (vector, asked) in work.items():
         bar = f"{progress if isinstance(progress, str) else 'answering'} {behavior}" if progress else False
         ways = {multiplier: vector * multiplier for multiplier in scale}
-        told = generate(model, asked, steer=ways, batch_size=batch_size, progress=bar, **form, **sampling)
+        told = generate(
+            model, asked, steer=ways, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed,
+            batch_size=batch_size, progress=bar, **form,
+        )  # fmt: skip
         for multiplier, texts in told.items():
             for place, (question, text) in enumerate(zip(asked, texts, strict=True)):
                 cell = (behavior, vector.layer, multiplier, place, question, text)
@@ -152,7 +154,7 @@ def _by_behavior(
     return {behavior: (vector, list(asked[behavior])) for behavior, vector in named.items()}
 
 
-def _ids(adapter: Adapter, question: str, form: Any) -> tuple[int, ...]:
+def _ids(adapter: Adapter, question: str, form: PromptForm) -> tuple[int, ...]:
     return format_prompt(adapter, question, **form).ids
 
 

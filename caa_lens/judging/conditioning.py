@@ -22,7 +22,7 @@ from caa_lens.engine.memory import rows_at_once
 from caa_lens.evaluation.statistics import resampled
 from caa_lens.judging.answers import check_answers
 from caa_lens.models.adapters import HookedModel, adapt
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptForm, PromptFormat, format_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def after_answers(
         for index, pair in enumerate(items)
         for side, answer in zip(SIDES, (pair.positive, pair.negative), strict=True)
     ]
-    form: Any = {"prompt_format": prompt_format, "system": system}
+    form: PromptForm = {"prompt_format": prompt_format, "system": system}
     ids = [format_prompt(adapter, prompt, answer + then, **form).ids for _, _, prompt, answer in told]
     lengths = [len(each) + max_new_tokens for each in ids]
     check_context(adapter, lengths)

@@ -21,7 +21,7 @@ from caa_lens.extraction.extraction import ContrastActivations, extract_activati
 from caa_lens.extraction.nulls import KINDS, null_vectors
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
-from caa_lens.prompts import PromptFormat
+from caa_lens.prompts import PromptFormat, PromptOptions
 from caa_lens.sweeps import sweep
 
 if TYPE_CHECKING:
@@ -93,15 +93,17 @@ def assess(
     _check(train, dev, test, multipliers)
     _check_nulls(n_nulls)
     bar = _bars(progress, train.name.partition("/")[0])
-    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    place: dict[str, Any] = {"layers": layers, "read": read, "site": site}
-    activations = extract_activations(model, train, progress=bar("extracting"), **place, **options)
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    activations = extract_activations(
+        model, train, layers=layers, read=read, site=site, progress=bar("extracting"), **options
+    )
     vectors = activations.vectors()
     on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
     layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
     there = _at_layer(activations, layer)
-    tested: dict[str, Any] = {"multipliers": multipliers, "n_nulls": n_nulls, "seed": seed, "read": read}
-    measured = measure(model, there, test, progress=progress, **tested, **options)
+    measured = measure(
+        model, there, test, multipliers=multipliers, n_nulls=n_nulls, seed=seed, read=read, progress=progress, **options
+    )
     return tabulate(measured, seed=seed)
 
 
@@ -162,21 +164,23 @@ def measure(
             f"the activations are of layers {brief(list(activations.layers))}: give those of the one layer that is "
             "assessed, extract_activations(..., layers=[layer])"
         )
-    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     layers, bar = activations.layers, _bars(progress, activations.name)
-    place: dict[str, Any] = {"layers": layers, "site": activations.provenance.site, "read": read}
-    held_out = extract_activations(model, test, progress=bar("reading"), **place, **options)
+    site = activations.provenance.site
+    held_out = extract_activations(model, test, layers=layers, read=read, site=site, progress=bar("reading"), **options)
     vector = activations.vectors()
     nulls = [
         null for kind in KINDS for null in null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations)
     ]
-    asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, **options}
-    items = sweep(model, vector, test, nulls=nulls, progress=bar("measuring"), **asked)
+    items = sweep(
+        model, vector, test, layers=layers, multipliers=multipliers, nulls=nulls, progress=bar("measuring"), **options
+    )
     both_ways = _asked_twice(test)
     if both_ways is None:
         twice = items.iloc[:0]
     else:
-        twice = sweep(model, vector, both_ways, progress=bar("asking again of"), **asked)
+        shown = bar("asking again of")
+        twice = sweep(model, vector, both_ways, layers=layers, multipliers=multipliers, progress=shown, **options)
     halves, along = split_half(activations, seed=seed).iloc[0], separability(activations, held_out).iloc[0]
     reading = {
         "behavior": vector.name,

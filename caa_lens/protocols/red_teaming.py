@@ -24,7 +24,7 @@ from caa_lens.judging.rubrics import choose_rubrics
 from caa_lens.judging.scores import Judge, identity_of, read_cache, score_answers
 from caa_lens.judging.summary import summarize_scores
 from caa_lens.models.adapters import HookedModel
-from caa_lens.prompts import PromptFormat
+from caa_lens.prompts import PromptFormat, PromptOptions
 from caa_lens.steering.steering import generate
 from caa_lens.vectors.vectors import SteeringVector, random_like
 
@@ -143,8 +143,8 @@ def attack(
     ways: dict[tuple[str, float], SteeringVector | None] = {(OWN, 0.0): None}
     ways |= {(name, multiplier): each * multiplier for name, each in tried.items() for multiplier in scale}
     asked = [(behavior, place, text) for behavior, texts in prompts.items() for place, text in enumerate(texts)]
-    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    bar: Any = "answering" if progress else False
+    form: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    bar = "answering" if progress else False
     questions = [text for _, _, text in asked]
     told = generate(model, questions, steer=ways, max_new_tokens=max_new_tokens, progress=bar, **form)
     rows: list[dict[str, Any]] = []
@@ -188,12 +188,15 @@ def score_attack(
     import pandas as pd
 
     _check_judges(map(str, answered["behavior"].unique()), judge, cache)
-    asked: Any = {"rubrics": rubrics, "seed": seed, "cache": cache}
+
+    def score(part: pd.DataFrame, judge: Judge, shown: str) -> pd.DataFrame:
+        bar = shown if progress else False
+        return score_answers(part, judge, rubrics=rubrics, seed=seed, cache=cache, progress=bar)
+
     if not isinstance(judge, Mapping):
-        return score_answers(answered, judge, progress="judging" if progress else False, **asked)
+        return score(answered, judge, "judging")
     parts = [
-        score_answers(part, judge[str(name)], progress=f"judging {name}" if progress else False, **asked)
-        for name, part in answered.groupby("behavior", sort=False)
+        score(part, judge[str(name)], f"judging {name}") for name, part in answered.groupby("behavior", sort=False)
     ]
     return pd.concat(parts, ignore_index=True)
 

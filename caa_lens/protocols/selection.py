@@ -26,7 +26,7 @@ from caa_lens.evaluation.side_effects import at_equal_damage, side_effects
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptFormat, PromptOptions, format_prompt
 from caa_lens.sweeps import sweep
 from caa_lens.vectors.vectors import Vectors, as_vectors, random_like
 
@@ -233,7 +233,7 @@ def select(
     check_apart({"dev": dev, "test": test})
     name = vectors.name
     steps = [sign * float(multiplier) for multiplier in multipliers]
-    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
 
     def bar(text: str) -> str | bool:
         return f"{text} {name}" if progress else False
@@ -250,8 +250,10 @@ def select(
     )
     chosen = choose(on_dev, sign=sign, min_mass=min_mass, max_kl=max_kl, damage=measured)
     [point] = chosen.values()
-    asked: dict[str, Any] = {"layers": [point.layer], "multipliers": [point.multiplier], "n_nulls": n_nulls}
-    frame = sweep(model, vectors, test, seed=seed, progress=bar("measuring"), **asked, **options)
+    frame = sweep(
+        model, vectors, test, layers=[point.layer], multipliers=[point.multiplier], n_nulls=n_nulls, seed=seed,
+        progress=bar("measuring"), **options,
+    )  # fmt: skip
     table = selected(on_dev, summarize(frame, seed=seed), chosen)
     return table if measured is None else table.merge(measured[[*CELL, "kl"]], on=CELL)
 
@@ -320,8 +322,10 @@ def at_budget(
         raise ValueError(f"vectors are named {brief(both)}, as a sweep names its own: give other names")
     every = named | randoms
     single = {f"{name} at layer {each.layer}": each for name, of_layers in every.items() for each in of_layers}
-    search: dict[str, Any] = {"sign": sign, "quantile": quantile, "largest": largest, "tolerance": tolerance}
-    equal = at_equal_damage(model, single, texts, budget, batch_size=batch_size, progress=progress, **search)
+    equal = at_equal_damage(
+        model, single, texts, budget, sign=sign, quantile=quantile, largest=largest, tolerance=tolerance,
+        batch_size=batch_size, progress=progress,
+    )  # fmt: skip
     equal["vector"] = [name for name, of_layers in every.items() for _ in of_layers]
     sizes = torch.from_numpy(equal["multiplier"].abs().fillna(0.0).to_numpy(copy=True)).view(len(every), -1, 1)
     scaled = {

@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 
 from caa_lens.evaluation.statistics import NOTHING, against_nulls, resampled
-from caa_lens.extraction.extraction import check_places, package_versions
+from caa_lens.extraction.extraction import check_places
+from caa_lens.extraction.origin import provenance_on
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel, adapt
-from caa_lens.models.loading import model_info
-from caa_lens.prompts import FormattedPrompt, PromptFormat, default_format, format_prompt
+from caa_lens.prompts import FormattedPrompt, PromptForm, PromptFormat, PromptOptions, default_format, format_prompt
 from caa_lens.steering.steering import generate
 from caa_lens.steering.streams import run_texts
-from caa_lens.vectors.vectors import Provenance, SteeringVector, SteeringVectors, random_like
+from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, random_like
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,14 +87,13 @@ def style_vectors(
     if over not in ("last", "mean"):
         raise ValueError(f"over {brief(over)} is not known: give 'last' or 'mean'")
     prompts = _check_texts(texts)
-    form: Any = {"prompt_format": prompt_format, "system": system}
+    form: PromptForm = {"prompt_format": prompt_format, "system": system}
     own = [format_prompt(adapter, prompt, text, **form) for prompt, text in texts]
     if neutral is not None:
         answers, said = neutral, "given"
     else:
-        bar: Any = "neutral answers" if progress else False
-        more: Any = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": bar}
-        answers: Sequence[str] = generate(model, prompts, **more, **form)
+        bar = "neutral answers" if progress else False
+        answers = generate(model, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=bar, **form)
         said = f"the model's own, {max_new_tokens} tokens at most"
     if isinstance(answers, str) or len(answers) != len(texts):
         count = "one string" if isinstance(answers, str) else str(len(answers))
@@ -120,23 +119,17 @@ def style_vectors(
     if not bool(total.any(dim=1).all()):
         raise ValueError("the own texts are the neutral ones: give texts that the model would not write by itself")
     rows = [[prompt, text, other] for (prompt, text), other in zip(texts, answers, strict=True)]
-    info = model_info(model)
-    provenance = Provenance(
-        model=info.name,
-        model_fingerprint=info.fingerprint,
+    provenance = provenance_on(
+        model,
         hook_point=f"hook_{site}",
         read_position="answer_end" if over == "last" else "answer_mean",
         prompt_format=prompt_format or default_format(model),
         system_prompt=system,
-        weight_processing=info.weight_processing,
-        dtype=info.dtype,
         dataset="own texts",
         dataset_hash=hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest(),
+        dataset_origin=f"texts given in Python; neutral answers: {said}",
         n_pairs=len(texts),
         method="style",
-        seed=None,
-        versions=package_versions(),
-        dataset_origin=f"texts given in Python; neutral answers: {said}",
     )
     return SteeringVectors((total / len(texts)).float(), asked, provenance, name)
 
@@ -201,8 +194,8 @@ def style_effect(
     compare(texts[0][1], texts[0][1])  # fails now where its library is not installed
     tried = [vector, *(null[vector.layer] for null in random_like(vector.as_set(), n_nulls, seed))]
     ways = {(place, step): each * step for place, each in enumerate(tried) for step in scale}
-    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    bar: Any = "answering" if progress else False
+    form: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    bar = "answering" if progress else False
     told = generate(model, prompts, steer={(0, 0.0): None, **ways}, max_new_tokens=max_new_tokens, progress=bar, **form)
     alike = {
         way: np.array([compare(own, text) for (_, own), text in zip(texts, said, strict=True)])

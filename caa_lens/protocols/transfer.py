@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import torch
 
@@ -27,7 +27,7 @@ from caa_lens.extraction.extraction import extract_vectors
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
-from caa_lens.prompts import PromptFormat, default_format, format_prompt
+from caa_lens.prompts import PromptForm, PromptFormat, PromptOptions, default_format, format_prompt
 from caa_lens.sweeps import sweep
 from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors, describe_layers, random_like
 
@@ -36,6 +36,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Norm = Literal["own", "target"]
+
+
+class SweepOptions(TypedDict, total=False):
+    """What a sweep of several vectors takes as it is."""
+
+    layers: Sequence[int]
+    multipliers: Sequence[float]
+    prompt_format: PromptFormat | None
+    system: str | None
+    batch_size: int | None
+    progress: bool | str
+
 
 SYSTEM_PROMPTS: dict[str, str | None] = {
     "none": None,
@@ -110,7 +122,7 @@ def across_layers(
         nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     else:
         nulls = random_like(next(iter(ways.values())), n_nulls, seed)  # of the same lengths for all of them
-    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     frame, names = _swept(
         model, ways, items, nulls, layers=targets, multipliers=multipliers, progress=progress, **options
     )
@@ -187,7 +199,7 @@ def across_models(
     own = next(iter(ways.values()))
     alike = {name: dict(zip(used, cosine(own, way).tolist(), strict=True)) for name, way in ways.items()}
     nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
-    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     frame, names = _swept(model, ways, items, nulls, layers=used, multipliers=multipliers, progress=progress, **options)
     table = summarize_each(frame, names, seed=seed)
     cells = list(zip(table["vector"], table["layer"], strict=True))
@@ -251,7 +263,7 @@ def across_prompts(
     train, test = as_dataset(train), as_dataset(test)
     if not formats and not systems:
         raise ValueError("nothing varies: give formats=('chat', 'plain') or systems=SYSTEM_PROMPTS, or both")
-    settings: dict[str, Any] = {
+    settings: dict[str, PromptForm] = {
         f"{kind} / {name}": {"prompt_format": kind, "system": text}
         for kind in (formats or (default_format(model),))
         for name, text in (systems or {"none": None}).items()
@@ -259,16 +271,19 @@ def across_prompts(
     for setting in settings.values():
         for pair in (*train[:1], *test[:1]):
             format_prompt(model, pair.prompt, pair.positive, **setting)
-    named: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
     ways = {
-        name: extract_vectors(model, train, layers=layers, read=read, site=site, **each, **named)
-        for name, each in settings.items()
+        name: extract_vectors(
+            model, train, layers=layers, read=read, site=site, batch_size=batch_size, progress=progress, **form
+        )
+        for name, form in settings.items()
     }
     nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     tables: list[pd.DataFrame] = []
     changes: dict[tuple[str, str], pd.DataFrame] = {}
     for used, setting in settings.items():
-        frame, names = _swept(model, ways, test, nulls, multipliers=multipliers, **setting, **named)
+        frame, names = _swept(
+            model, ways, test, nulls, multipliers=multipliers, batch_size=batch_size, progress=progress, **setting
+        )
         tables.append(summarize_each(frame, names, seed=seed).assign(used=used))
         changes |= {(made, used): _changes(frame, in_frame) for made, in_frame in names.items()}
     table = pd.concat(tables, ignore_index=True)
@@ -322,7 +337,7 @@ def _swept(
     ways: Mapping[str, SteeringVectors],
     items: ContrastDataset,
     nulls: Sequence[SteeringVectors],
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """One sweep of all these vectors, each prompt run once: its frame, and the name that each vector has there."""
     first, *others = ways

@@ -1,4 +1,4 @@
-"""Activation addition (ActAdd): steering by the difference of two prompts, position by position.
+"""Activation addition (ActAdd): steering by the difference of two prompts' residual streams, position by position.
 
 ``"Love"`` minus ``"Hate"``: both are run, and what enters a block is read at every position of each. The difference,
 times a coefficient, is added to as many positions at the front of another prompt; its new tokens are not touched
@@ -17,18 +17,16 @@ Conventions, which are easy to be off by one in:
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 from caa_lens.engine.block_inputs import block_inputs
-from caa_lens.extraction.extraction import package_versions
+from caa_lens.extraction.origin import provenance_on
 from caa_lens.files.messages import brief
 from caa_lens.interventions.prompt_additions import At
 from caa_lens.interventions.prompt_additions import PromptAddition as PromptAddition
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
-from caa_lens.models.loading import check_layers, model_info
+from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import check_site
 from caa_lens.prompts import format_prompt, token_texts
-from caa_lens.vectors.provenance import Provenance
 
 
 class SinglePromptWarning(UserWarning):
@@ -89,7 +87,15 @@ def addition(
         coefficient=coefficient,
         at=at,
         tokens=tuple(tuple(token_texts(adapter, ids)) for ids in prompts),
-        provenance=_provenance(model, name),
+        provenance=provenance_on(
+            model,
+            hook_point="hook_resid_pre",
+            read_position="every",
+            prompt_format="plain",
+            dataset=name,
+            n_pairs=1,
+            method="activation addition",
+        ),
         name=name,
     )
     if negative is None:
@@ -126,18 +132,3 @@ def _ids(adapter: Adapter, text: str) -> list[int]:
     if not text and (bos is None or not adapter.prepends_bos):
         return []
     return list(format_prompt(adapter, text, prompt_format="plain").ids)
-
-
-def _provenance(model: HookedModel, prompts: str) -> Provenance:
-    info = model_info(model)
-    known = Provenance.unknown(info.name, hook_point="hook_resid_pre", read_position="every", prompt_format="plain")
-    return replace(
-        known,
-        model_fingerprint=info.fingerprint,
-        weight_processing=info.weight_processing,
-        dtype=info.dtype,
-        dataset=prompts,
-        n_pairs=1,
-        method="activation addition",
-        versions=package_versions(),
-    )

@@ -9,7 +9,7 @@ choose on dev prompts and report on others. The idea is that of conditional acti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -18,13 +18,13 @@ from torch import Tensor
 from caa_lens.engine.branching import check_batch_size, check_context
 from caa_lens.engine.edits import Edit
 from caa_lens.engine.hooking import hooked
-from caa_lens.engine.memory import by_length, prompts_at_once
+from caa_lens.engine.padding import padded_batches
 from caa_lens.interventions.interventions import Condition as Condition
 from caa_lens.interventions.interventions import Over, check_over
-from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt, left_padded
+from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.models.loading import check_layers
 from caa_lens.models.sites import Point, check_site, place_of
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptFormat, PromptOptions, format_prompt
 from caa_lens.vectors.vectors import SteeringVector
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def find_threshold(
         raise ValueError(
             f"{len(positives)} prompts to be steered and {len(negatives)} not to be: give at least one of each"
         )
-    form: Any = {"over": over, "prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    both = [similarities(model, vector, prompts, **form) for prompts in (positives, negatives)]
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    both = [similarities(model, vector, prompts, over=over, **options) for prompts in (positives, negatives)]
     frame = thresholds(*both, above=above)
     return Condition(vector, float(frame.loc[frame["chosen"], "threshold"].item()), above, over), frame
 
@@ -185,11 +185,8 @@ def _cosines(
     check_context(adapter, [len(ids) for ids in prompts])
     found, point = torch.empty(len(prompts)), (vector.layer, vector.site)
     with hooked(adapter, [point]) as hooks:
-        for batch in by_length([len(ids) for ids in prompts], lambda n: batch_size or prompts_at_once(adapter, n)):
-            longest = len(prompts[batch[0]])
-            ids, mask = left_padded(adapter, [prompts[index] for index in batch])
-            ends = torch.full((len(batch),), longest - 1)
-            begins = torch.tensor([longest - len(prompts[index]) for index in batch])
+        for batch in padded_batches(adapter, prompts, batch_size=batch_size):
+            begins, ends = torch.tensor(batch.begins), batch.last_column()
             read: list[Tensor] = []
 
             def look(
@@ -198,8 +195,8 @@ def _cosines(
                 read.append(read_prompts(stream, begins, ends, over))
 
             hooks.at = look
-            adapter.forward(ids, mask, ends.to(adapter.device))
-            found[batch] = vector.cosine(read[0]).cpu()
+            adapter.forward(batch.ids, batch.mask, ends)
+            found[batch.texts] = vector.cosine(read[0]).cpu()
     return found
 
 

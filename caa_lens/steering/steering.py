@@ -1,4 +1,4 @@
-"""Steering: the one thing in this package that changes what a model says.
+"""Steering: adding a vector to the residual stream, the one thing in this package that changes what a model says.
 
 `steer` holds hooks for the length of a ``with`` block, so it works with whatever TransformerLens call is made inside:
 ``model(tokens)``, ``run_with_cache``, ``run_with_hooks``, ``model.generate``, another `steer`. CAA (arXiv 2312.06681,

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.engine.branching import check_batch_size, check_context
-from caa_lens.engine.memory import by_length, prompts_at_once
+from caa_lens.engine.padding import PaddedBatch, padded_batches
 from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Recipe
-from caa_lens.models.adapters import Adapter, left_padded
+from caa_lens.models.adapters import Adapter
 from caa_lens.prompts import FormattedPrompt, PromptFormat, format_prompt
 from caa_lens.steering.steering import edits_of, steer
 
@@ -94,28 +94,26 @@ def run_texts(
     edits = edits_of(adapter, recipe)
     check_context(adapter, [len(text.ids) for text in texts])
     logits: dict[int, Tensor] = {}
-    for batch in by_length([len(text.ids) for text in texts], lambda n: batch_size or prompts_at_once(adapter, n)):
-        longest = len(texts[batch[0]].ids)
-        ids, mask = left_padded(adapter, [texts[index].ids for index in batch])
-        starts = torch.tensor([longest - len(texts[index].ids) + steered_from(texts[index]) for index in batch])
+    for batch in padded_batches(adapter, [text.ids for text in texts], batch_size=batch_size):
+        from_text = [steered_from(texts[index]) for index in batch.texts]
+        starts = torch.tensor(batch.begins) + torch.tensor(from_text)
         passed: set[str] = set()
 
         def hand_over(
-            name: str, stream: Tensor, hook: Any = None, *, batch: list[int] = batch, passed: set[str] = passed
+            name: str, stream: Tensor, hook: Any = None, *, batch: PaddedBatch = batch, passed: set[str] = passed
         ) -> None:
             passed.add(name)
-            for row, index in enumerate(batch):
-                receive(index, name, stream[row, stream.shape[1] - len(texts[index].ids) :])
+            for index, own in batch.rows(stream):
+                receive(index, name, own)
 
         with torch.no_grad(), ExitStack() as stack:
             if edits and recipe is not None:
-                where = torch.arange(longest) >= starts[:, None]
+                where = torch.arange(batch.ids.shape[1]) >= starts[:, None]
                 stack.enter_context(steer(adapter.model, recipe, positions=where))
             hooks = [(name, partial(hand_over, name)) for name in names]
             stack.enter_context(adapter.model.hooks(fwd_hooks=hooks))
-            last = torch.full((len(batch),), longest - 1, device=adapter.device)
-            after = adapter.forward(ids, mask, last)
+            after = adapter.forward(batch.ids, batch.mask, batch.last_column())
         if absent := sorted(set(names) - passed):
             raise ValueError(f"nothing passes {', '.join(absent)} in {adapter.name}: leave that site or layer out")
-        logits |= {index: after[row].float().cpu() for row, index in enumerate(batch)}
+        logits |= {index: after[row].float().cpu() for row, index in enumerate(batch.texts)}
     return torch.stack([logits[index] for index in range(len(texts))])

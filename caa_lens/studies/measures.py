@@ -15,6 +15,7 @@ from caa_lens.datasets.texts import load_texts
 from caa_lens.evaluation.choices import summarize
 from caa_lens.extraction.extraction import extract_activations
 from caa_lens.files.whole import write_whole
+from caa_lens.prompts import PromptOptions
 from caa_lens.protocols import assessment
 from caa_lens.protocols.baselines.comparison import applicable, compare
 from caa_lens.protocols.selection import damage
@@ -35,8 +36,7 @@ def assess_behaviors(run: Run, model: Model, layers: Mapping[str, int]) -> dict[
 
     settings = run.settings
     frames = {name: run.path / f"{name}.parquet" for name in ("test", "asked_twice", "reading")}
-    shared: dict[str, Any] = {
-        "read": settings.read,
+    options: PromptOptions = {
         "prompt_format": settings.prompt_format,
         "system": settings.system,
         "batch_size": settings.batch_size,
@@ -44,7 +44,9 @@ def assess_behaviors(run: Run, model: Model, layers: Mapping[str, int]) -> dict[
 
     def measure_one(name: str) -> assessment.Measured:
         items = run.data[name]
-        activations = extract_activations(model(), items.train, layers=[layers[name]], site=settings.site, **shared)
+        activations = extract_activations(
+            model(), items.train, layers=[layers[name]], read=settings.read, site=settings.site, **options
+        )
         return assessment.measure(
             model(),
             replace(activations, name=name),
@@ -52,7 +54,8 @@ def assess_behaviors(run: Run, model: Model, layers: Mapping[str, int]) -> dict[
             multipliers=settings.multipliers,
             n_nulls=settings.n_nulls,
             seed=settings.seed,
-            **shared,
+            read=settings.read,
+            **options,
         )
 
     @cache
@@ -95,12 +98,30 @@ def compare_baselines(
         left_out: dict[str, str] = {}
         for name in stage(run, "baselines", run.data, file):
             items = run.data[name]
-            how: dict[str, Any] = {"train": items.train, "seed": settings.seed, "prompt_format": settings.prompt_format}
-            asked, reasons = applicable(model(), items.test, baselines=settings.baselines, **how)
+            asked, reasons = applicable(
+                model(),
+                items.test,
+                train=items.train,
+                baselines=settings.baselines,
+                seed=settings.seed,
+                prompt_format=settings.prompt_format,
+            )
             left_out |= {f"{name}, {baseline}": reason for baseline, reason in reasons.items()}
-            measured: dict[str, Any] = {"layer": layers[name], "multipliers": settings.shown, "baselines": asked}
-            measured |= {"n_nulls": NULLS_OF_BASELINES, "batch_size": settings.batch_size}
-            found.append(compare(model(), vectors[name], items.test, **measured, **how))
+            found.append(
+                compare(
+                    model(),
+                    vectors[name],
+                    items.test,
+                    train=items.train,
+                    layer=layers[name],
+                    multipliers=settings.shown,
+                    baselines=asked,
+                    n_nulls=NULLS_OF_BASELINES,
+                    seed=settings.seed,
+                    prompt_format=settings.prompt_format,
+                    batch_size=settings.batch_size,
+                )
+            )
         write_whole(explained, lambda path: run_folder.write_json(left_out, path))
         return pd.concat(found, ignore_index=True)
 

@@ -137,7 +137,16 @@ def _dev(run: Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.Dat
     def measure() -> pd.DataFrame:
         model()
         frames = [
-            sweep(model(), {name: vectors[name]}, {name: run.data[name].dev}, **run.sweep_options)
+            sweep(
+                model(),
+                {name: vectors[name]},
+                {name: run.data[name].dev},
+                multipliers=run.settings.multipliers,
+                seed=run.settings.seed,
+                prompt_format=run.settings.prompt_format,
+                system=run.settings.system,
+                batch_size=run.settings.batch_size,
+            )
             for name in stage(run, "dev sweep", vectors, file)
         ]
         return pd.concat(frames, ignore_index=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -25,12 +24,6 @@ class Run:
     path: Path
     data: Mapping[str, BehaviorData]
     progress: bool
-
-    @property
-    def sweep_options(self) -> dict[str, Any]:
-        """The settings that `caa_lens.sweep` takes as they are."""
-        names = ("multipliers", "seed", "prompt_format", "system", "batch_size")
-        return {name: getattr(self.settings, name) for name in names}
 
 
 def stage(run: Run, name: str, parts: Iterable[str], *files: Path) -> Iterator[str]:

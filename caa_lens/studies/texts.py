@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from caa_lens.analysis import project
 from caa_lens.models.adapters import adapt
-from caa_lens.prompts import describe_tokens, format_prompt
+from caa_lens.prompts import PromptForm, describe_tokens, format_prompt
 from caa_lens.steering.steering import generate
 from caa_lens.studies import folder as run_folder
 from caa_lens.studies.files import SAMPLES_FILE
@@ -83,7 +83,7 @@ def show_tokens(
     import pandas as pd
 
     settings = run.settings
-    form: dict[str, Any] = {"prompt_format": settings.prompt_format, "system": settings.system}
+    form: PromptForm = {"prompt_format": settings.prompt_format, "system": settings.system}
     files = {name: run.path / f"{name}.parquet" for name in ("read_tokens", "sample_tokens")}
 
     def read(name: str) -> pd.DataFrame:
@@ -127,7 +127,7 @@ def first_texts(samples: Sequence[Mapping[str, Any]], behavior: str) -> dict[flo
 
 
 def _projected(
-    model: Any, text: tuple[str, str], vector: SteeringVector, multiplier: float, form: Mapping[str, Any]
+    model: Any, text: tuple[str, str], vector: SteeringVector, multiplier: float, form: PromptForm
 ) -> pd.DataFrame | None:
     """A prompt and its text; None where they are longer, tokenized together, than what the model holds."""
     both = text if text[1].strip() else (text[0],)

@@ -10,9 +10,29 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import torch
+
+
+class KnownFields(TypedDict, total=False):
+    """The fields of a `Provenance` but the model's name, any of which may not be known."""
+
+    model_fingerprint: str
+    hook_point: str
+    read_position: str
+    prompt_format: str
+    system_prompt: str | None
+    weight_processing: str
+    dtype: str
+    dataset: str
+    dataset_hash: str
+    n_pairs: int
+    method: str
+    seed: int | None
+    versions: dict[str, str]
+    operations: tuple[str, ...]
+    dataset_origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,7 @@ class Provenance:
     dataset_origin: str = "unknown"
 
     @classmethod
-    def unknown(cls, model: str = "unknown", **known: Any) -> Provenance:
+    def unknown(cls, model: str = "unknown", **known: Unpack[KnownFields]) -> Provenance:
         """A provenance that admits what it does not know, for vectors from elsewhere; `known` sets fields.
 
         >>> Provenance.unknown("gpt2", method="mean difference").hook_point

@@ -102,7 +102,7 @@ class _Linear:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SteeringVector(_Linear):
-    """One direction at one layer.
+    """A steering vector: one direction in the residual stream, at one layer.
 
     Attributes:
         values: float32, CPU, contiguous; a copy of what was given.
@@ -201,7 +201,7 @@ class SteeringVector(_Linear):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SteeringVectors(_Linear):
-    """One direction per layer; `vectors[13]` is the `SteeringVector` of layer 13.
+    """Steering vectors, one direction per layer; `vectors[13]` is the `SteeringVector` of layer 13.
 
     Attributes:
         values: float32, CPU, contiguous, one row per layer; a copy of what was given.

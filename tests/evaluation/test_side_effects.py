@@ -164,8 +164,8 @@ def test_errors_name_what_was_given(bridge: Any, unchecked: None) -> None:
     ):
         with pytest.raises(ValueError, match=what):
             at_equal_damage(model, {"a": v}, TEXTS, **({"budget": 0.1} | wrong))
-    with pytest.raises(TypeError, match="vectors are SteeringVector: give SteeringVectors, or a mapping"):
-        at_equal_damage(model, v, TEXTS, 0.1)
+    with pytest.raises(TypeError, match="vectors are list: give SteeringVectors, or a mapping"):
+        at_equal_damage(model, [v], TEXTS, 0.1)
     with pytest.raises(ValueError, match="no vectors were given"):
         at_equal_damage(model, {}, TEXTS, 0.1)
 

@@ -244,7 +244,7 @@ def test_what_no_vector_can_be_made_of_is_refused(
     [
         ({"coefficients": (1, 1.0)}, "coefficients [1, 1.0]: give finite numbers, each once"),
         ({"coefficients": (float("nan"),)}, "give finite numbers, each once"),
-        ({"keep": 1.5}, "keep 1.5, n_nulls 10: keep is a share from 0 to 1"),
+        ({"keep": 1.5}, "keep 1.5, n_nulls 20: keep is a share from 0 to 1"),
         ({"n_nulls": 0}, "no accuracy is given without its control, so n_nulls is 1 or more"),
         ({"max_tokens": 0}, "max_tokens is 0: it is at least 2"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),

@@ -22,7 +22,7 @@ from caa_lens.engine.edits import PromptEdit
 from caa_lens.engine.memory import rows_at_once
 from caa_lens.evaluation.actadd.controls import Additions, Ways, check_additions, with_controls
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptForm, PromptFormat, format_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,7 +191,7 @@ def word_odds(
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
     if not len(prompts):
         raise ValueError("there are no prompts: give at least one")
-    form: dict[str, Any] = {"prompt_format": prompt_format, "system": system}
+    form: PromptForm = {"prompt_format": prompt_format, "system": system}
     for place, prompt in enumerate(prompts):
         both = [format_prompt(adapter, prompt, each, **form) for each in (word, other)]
         tokens = [text.ids[text.spans["answer"][0]] for text in both if "answer" in text.spans]
@@ -200,8 +200,9 @@ def word_odds(
         for part in parts:
             part.first_position(min(text.spans["prompt"][1] for text in both), f"prompt {place}")
     facts = [(prompt, each) for each in (word, other) for prompt in prompts]
-    how: dict[str, Any] = {"n_nulls": n_nulls, "seed": seed, "batch_size": batch_size, "progress": progress}
-    frame = knowledge_kept(model, additions, facts, k=(1,), **how, **form)
+    frame = knowledge_kept(
+        model, additions, facts, k=(1,), n_nulls=n_nulls, seed=seed, batch_size=batch_size, progress=progress, **form
+    )
     one, two = frame[frame["item"] < len(prompts)], frame[frame["item"] >= len(prompts)]
     found = one[["way", "item", "logp"]].reset_index(drop=True)
     found["logp_other"] = two["logp"].to_numpy()

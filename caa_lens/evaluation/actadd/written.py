@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from caa_lens.engine.branching import check_context
 from caa_lens.evaluation.actadd.controls import Additions, check_additions, with_controls
 from caa_lens.evaluation.fluency import perplexity
+from caa_lens.interventions.interventions import Recipe
 from caa_lens.models.adapters import HookedModel, adapt
-from caa_lens.prompts import PromptFormat, format_prompt
+from caa_lens.prompts import PromptForm, PromptFormat, format_prompt
 from caa_lens.steering.steering import generate
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ PAPER_SAMPLING: Mapping[str, float] = {"temperature": 1.0, "top_p": 0.3, "freque
 
 Scorer = Callable[[list[str]], Sequence[float | None]]
 """Takes texts and gives each a number, or None where it has none to give."""
+
+
+class _Sampling(TypedDict, total=False):
+    """Some of the settings of `generate`."""
+
+    temperature: float
+    top_p: float
+    frequency_penalty: float
 
 
 def continuations(
@@ -84,9 +93,16 @@ def continuations(
             f"n_samples is {n_samples} at temperature 0: all of a prompt's texts would be the same; give more prompts, "
             "or a temperature"
         )
-    form: dict[str, Any] = {"prompt_format": prompt_format, "system": system}
-    how: dict[str, Any] = {**sampling, **form, "max_new_tokens": max_new_tokens, "seed": seed, "batch_size": batch_size}
-    generate(model, (), **how)  # nothing to write: it checks the settings
+    form: PromptForm = {"prompt_format": prompt_format, "system": system}
+    settings = cast("_Sampling", dict(sampling))
+
+    def write(prompts: Sequence[str], steer: Mapping[str, Recipe | None], progress: bool | str) -> dict[str, list[str]]:
+        return generate(
+            model, prompts, steer=steer, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size,
+            progress=progress, **form, **settings,
+        )  # fmt: skip
+
+    write((), {"unsteered": None}, False)  # nothing to write: it checks the settings
     lengths = [len(format_prompt(adapter, prompt, **form).ids) for prompt in prompts]
     for place, length in enumerate(lengths):
         for part in parts:
@@ -94,7 +110,7 @@ def continuations(
     check_context(adapter, [length + max_new_tokens for length in lengths])
     ways = with_controls(model, additions, n_nulls=n_nulls, seed=seed)
     asked = [prompt for prompt in prompts for _ in range(n_samples)]
-    told = generate(model, asked, steer={way: ways[way] or None for way in ways}, progress=progress, **how)
+    told = write(asked, {way: ways[way] or None for way in ways}, progress)
     rows = [
         {
             "way": way,
@@ -194,7 +210,7 @@ def completion_loss(
     under the steered model is `perplexity_ratio`.
     """
     pairs = list(zip(written["prompt"], _texts(written), strict=True))
-    form: dict[str, Any] = {"prompt_format": prompt_format, "system": system}
+    form: PromptForm = {"prompt_format": prompt_format, "system": system}
     found = perplexity(model, pairs, batch_size=batch_size, progress=progress, **form)
     return written.assign(loss=[math.log(value) for value in found])
 

@@ -19,7 +19,7 @@ from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
-from caa_lens.protocols.baselines.finetuning import Method, check_finetuning, finetune, lessons_of
+from caa_lens.protocols.baselines.finetuning import Method, TrainingOptions, check_finetuning, finetune, lessons_of
 from caa_lens.protocols.baselines.prompting import NEUTRAL_SYSTEM_PROMPT, Direction, few_shot, system_prompts
 from caa_lens.sweeps import sweep
 from caa_lens.vectors.vectors import Vectors, as_vectors
@@ -121,7 +121,7 @@ def compare(
     _check(vectors[layer].name, test, train, baselines, n_nulls)
     chosen: PromptFormat = prompt_format or default_format(adapter)
     conditions = _conditions(test, train, baselines, prompts, shots, seed, chosen)
-    training: dict[str, Any] = {
+    training: TrainingOptions = {
         "method": method,
         "learning_rate": learning_rate,
         "epochs": epochs,
@@ -139,8 +139,9 @@ def compare(
         asked = model
         if condition.trained is not None:
             bar = f"training {name}" if progress else False
-            how: dict[str, Any] = {"seed": seed, "prompt_format": chosen, "progress": bar, **training}
-            asked = finetune(model, train, direction=condition.trained, **how)
+            asked = finetune(
+                model, train, direction=condition.trained, seed=seed, prompt_format=chosen, progress=bar, **training
+            )
         frames[condition.baseline, condition.direction] = sweep(
             asked,
             vectors,

@@ -15,7 +15,7 @@ import random
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,15 @@ Method = Literal["full", "lora"]
 
 LEARNING_RATES: dict[Method, float] = {"full": 1e-4, "lora": 2e-4}
 """Of CAA's code (SGD), and of LoRA's paper for its language models (AdamW)."""
+
+
+class TrainingOptions(TypedDict):
+    """How a copy is trained: what `finetune` and `check_finetuning` take under these names."""
+
+    method: Method
+    learning_rate: float | None
+    epochs: int
+    train_batch_size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ import torch
 from tqdm.auto import tqdm
 
 from caa_lens.engine.branching import check_batch_size
-from caa_lens.engine.memory import by_length, logits_at_once, most_tokens
+from caa_lens.engine.memory import logits_at_once, most_tokens
+from caa_lens.engine.padding import padded_batches
 from caa_lens.extraction.nulls import null_vectors
 from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention
-from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt, right_padded
+from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt
 from caa_lens.protocols.broad_skills.making import KINDS, documents_of
 from caa_lens.steering.steering import edits_of, steer
 from caa_lens.vectors.vectors import SteeringVector
@@ -133,11 +134,13 @@ def check_curve(coefficients: Sequence[float], n_nulls: int, keep: float) -> lis
 def _correct(adapter: Adapter, part: Intervention, texts: Sequence[TokenIds], batch_size: int | None) -> list[int]:
     """How many tokens of each text are the likeliest ones, with this part added at all positions."""
     right, most = [0] * len(texts), min(most_tokens(adapter.device), logits_at_once(adapter))
-    for batch in by_length([len(ids) for ids in texts], lambda longest: batch_size or max(1, most // longest)):
-        ids = right_padded(adapter, [texts[text] for text in batch])  # with a mask of ones, as running text is here
+    batches = padded_batches(
+        adapter, texts, side="right", fits=lambda longest: max(1, most // longest), batch_size=batch_size
+    )
+    for batch in batches:
         with torch.no_grad(), steer(adapter.model, part, positions="all"):
-            logits = adapter.model(ids, attention_mask=torch.ones_like(ids), return_type="logits")
-        hits = (logits[:, :-1].argmax(dim=-1) == ids[:, 1:]).cpu()
-        for row, text in enumerate(batch):
-            right[text] = int(hits[row, : len(texts[text]) - 1].sum())
+            logits = adapter.model(batch.ids, attention_mask=batch.mask, return_type="logits")
+        hits = (logits[:, :-1].argmax(dim=-1) == batch.ids[:, 1:]).cpu()
+        for row, (text, length) in enumerate(zip(batch.texts, batch.lengths, strict=True)):
+            right[text] = int(hits[row, : length - 1].sum())
     return right

@@ -12,12 +12,11 @@ from tqdm.auto import tqdm
 
 from caa_lens.engine.branching import check_context
 from caa_lens.extraction.extraction import check_places
+from caa_lens.extraction.origin import provenance_on
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
-from caa_lens.models.loading import model_info
 from caa_lens.prompts import FormattedPrompt, format_prompt
 from caa_lens.steering.streams import run_texts
-from caa_lens.vectors.provenance import Provenance
 from caa_lens.vectors.vectors import SteeringVectors
 
 Over = Literal["last", "every"]
@@ -86,19 +85,15 @@ def skill_vectors(
 
             run_texts(adapter, side, [*column], add, batch_size=batch_size)
             means.append(total / len(side))
-    info = model_info(model)
     sizes = " minus ".join(
         f"{len(texts)} {kind} documents ({_hash(texts)[:12]})"
         for texts, kind in zip((target, other), KINDS, strict=True)
     )
-    made = Provenance.unknown(
-        info.name,
-        model_fingerprint=info.fingerprint,
+    made = provenance_on(
+        model,
         hook_point=f"hook_{site}",
         read_position="last token" if over == "last" else "every token but the first",
         prompt_format="plain",
-        weight_processing=info.weight_processing,
-        dtype=info.dtype,
         dataset=name,
         dataset_hash=_hash([_hash(target), _hash(other), str(max_tokens)]),
         dataset_origin=sizes + (f", cut to {max_tokens} tokens" if max_tokens else ""),

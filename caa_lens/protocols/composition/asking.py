@@ -56,9 +56,9 @@ def ask(
     Returns:
         One row for each way x item, with ``behavior`` (the items' name, without the name of a split), ``way``,
         ``item``, ``letter`` (of the matching answer; None where answers are no letters), ``log_odds`` (natural
-        logarithm of p(matching) / p(other)), ``p_matching`` (of the two), ``mass`` (the sum of both probabilities over
-        the whole vocabulary) and ``outside`` (whether the likeliest next token is neither answer's). Where logits
-        overflow, the numbers are NaN and ``outside`` is true.
+        logarithm of p(matching) / p(other): the logit difference), ``p_matching`` (of the two), ``mass`` (the sum of
+        both probabilities over the whole vocabulary) and ``outside`` (whether the likeliest next token is neither
+        answer's). Where logits overflow, the numbers are NaN and ``outside`` is true.
 
     Raises:
         ValueError: Before the model runs: for no items, a way named ``unsteered``, a recipe that does not fit the

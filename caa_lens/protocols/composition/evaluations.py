@@ -20,6 +20,7 @@ from caa_lens.files.whole import write_whole
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import model_info
+from caa_lens.prompts import PromptOptions
 from caa_lens.protocols.composition.asking import ask, compared
 from caa_lens.vectors.vectors import SteeringVector, SteeringVectors
 
@@ -43,7 +44,7 @@ class Evaluations:
         dev: Mapping[str, ContrastDataset],
         cells: Path | None,
         limits: tuple[float, float],
-        options: dict[str, Any],
+        options: PromptOptions,
     ) -> None:
         """Open the file and see that it is of this search."""
         self._model, self._dev, self._cells, self._limits, self._options = model, dev, cells, limits, options
@@ -119,7 +120,7 @@ def _fingerprint(
     model: HookedModel,
     vectors: Mapping[str, SteeringVector] | Mapping[str, SteeringVectors],
     dev: Mapping[str, ContrastDataset],
-    options: Mapping[str, Any],
+    options: PromptOptions,
 ) -> dict[str, str]:
     """What an evaluation depends on beside the candidate."""
 
@@ -129,7 +130,7 @@ def _fingerprint(
     found = {"model": model_info(model).fingerprint}
     found |= {f"vectors of {name}": numbers(each) for name, each in vectors.items()}
     found |= {f"dev items of {name}": each.hash for name, each in dev.items()}
-    return found | {name: str(options[name]) for name in ("prompt_format", "system")}
+    return found | {"prompt_format": str(options["prompt_format"]), "system": str(options["system"])}
 
 
 def _read(cells: Path | None, made_from: dict[str, str]) -> dict[str, list[dict[str, Any]]]:

@@ -24,7 +24,7 @@ from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
-from caa_lens.prompts import PromptFormat
+from caa_lens.prompts import PromptFormat, PromptOptions
 from caa_lens.protocols.composition.asking import ask, compared
 from caa_lens.protocols.composition.evaluations import Evaluations, Parts
 from caa_lens.protocols.composition.interference import random_parts
@@ -140,7 +140,7 @@ def search_coefficients(
         f"{size} coefficients of {n} behaviours{', jointly' if jointly else ''}",
         "fewer coefficients" + (f", or jointly=False ({size * n} evaluations)" if jointly else ""),
     )
-    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     search = Evaluations(model, vectors, dev, cells, (max_outside, min_mass), options)
     if jointly:
         candidates = [[dict(zip(grid, choice, strict=True)) for choice in product(*grid.values())]]
@@ -226,7 +226,7 @@ def search_layers(
     instead = f", or how='greedy' ({n_assignments(n, len(wanted), 'greedy')} evaluations)" if how == "every" else ""
     total = n_assignments(n, len(wanted), how)
     _check_size(total, max_evaluations, f"{n} behaviours over {len(wanted)} layers", f"fewer layers{instead}")
-    options: dict[str, Any] = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     search = Evaluations(model, vectors, dev, cells, (max_outside, min_mass), options)
     with _bar(progress, total) as bar:
         if how == "every":
@@ -249,7 +249,7 @@ def _found(
     test: Mapping[str, ContrastDataset],
     n_nulls: int,
     seed: int,
-    options: dict[str, Any],
+    options: PromptOptions,
 ) -> Found:
     """The chosen ones on the test items, each beside random vectors in its place."""
     import pandas as pd
