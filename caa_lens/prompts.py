@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from caa_lens.datasets.contrast import ContrastPair
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 
 PromptFormat = Literal["chat", "llama2", "base", "plain"]
@@ -56,7 +57,7 @@ class FormattedPrompt:
         if role not in self.spans:
             hint = "; for answers that are no letters, read='answer_end'" if role == "answer_letter" else ""
             raise ValueError(
-                f"no {role!r} in {self._excerpt()}: the roles here are {', '.join(sorted(self.spans))}{hint}"
+                f"no {brief(role)} in {self._excerpt()}: the roles here are {', '.join(sorted(self.spans))}{hint}"
             )
         return self.spans[role][1] - 1
 
@@ -106,7 +107,7 @@ def format_prompt(
     adapter = adapt(model)
     chosen = prompt_format or default_format(adapter)
     if chosen not in get_args(PromptFormat):
-        raise ValueError(f"prompt format {chosen!r} is not known: give one of {', '.join(get_args(PromptFormat))}")
+        raise ValueError(f"prompt format {brief(chosen)} is not known: give one of {', '.join(get_args(PromptFormat))}")
     before, gap = _layout(adapter.tokenizer, chosen, prompt, answer, system)
     text = before + gap + _answer_text(chosen, answer)
     parts = _located(adapter.tokenizer, chosen, prompt, system, text)
@@ -174,7 +175,8 @@ def _chat_layout(tokenizer: Any, prompt: str, answer: str | None, system: str | 
     rest = whole[len(before) :]
     if answer.strip() not in rest:
         raise ValueError(
-            f"this tokenizer's chat template leaves out the answer {answer!r}: use prompt_format='llama2' or 'base'"
+            f"this tokenizer's chat template leaves out the answer {brief(answer)}: use prompt_format='llama2' or "
+            "'base'"
         )
     return before, rest[: rest.index(answer.strip())]
 
@@ -197,7 +199,7 @@ def _tokenize(
         if chosen != "chat" or text.startswith(tokenizer.bos_token):  # a template decides on BOS itself
             ids, offsets = [bos, *ids], [(0, 0), *offsets]
     if not ids:
-        raise ValueError(f"no token comes from the text {text!r}: give a prompt that is not empty")
+        raise ValueError(f"no token comes from the text {brief(text)}: give a prompt that is not empty")
     spans = _spans(ids, offsets, bos, text, answer_at, parts)
     return FormattedPrompt(text, tuple(ids), tuple(token_texts(adapter, ids)), spans)
 
@@ -275,7 +277,7 @@ def both_answers(
     start, differ = min(text.spans["prompt"][1] for text in both) - 1, common_prefix(matching, other)
     if differ >= min(len(matching), len(other)) or not 0 <= start < differ:
         raise ValueError(
-            f"{what}: the answers {pair.positive!r} and {pair.negative!r} cannot be told apart by one token "
+            f"{what}: the answers {brief(pair.positive)} and {brief(pair.negative)} cannot be told apart by one token "
             "after the prompt: give answers of which neither begins with the other"
         )
     return matching, other, start, differ

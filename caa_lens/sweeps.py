@@ -20,6 +20,7 @@ from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
 from caa_lens.engine.branching import branch_logits
 from caa_lens.engine.edits import Edit
 from caa_lens.engine.packing import Branch
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Condition, Intervention
 from caa_lens.interventions.operations import Add, Operation
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
@@ -114,7 +115,7 @@ def sweep(
         layers = check_layers(adapter, layers)
     scale = sorted({0.0, *(float(multiplier) + 0.0 for multiplier in multipliers)})
     if len(set(multipliers)) < len(multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give each once")
     extra = nulls if isinstance(nulls, Mapping) else {name: nulls for name in pairs_of}
     if len(pairs_of) > 1 and not isinstance(nulls, Mapping) and len(nulls):
         raise ValueError(
@@ -148,7 +149,8 @@ def _by_name(
     elif isinstance(vectors, Mapping) and isinstance(items, Mapping):
         if set(vectors) != set(items):
             raise ValueError(
-                f"vectors are named {sorted(vectors)} and items {sorted(items)}: give both under the same names"
+                f"vectors are named {brief(sorted(vectors))} and items {brief(sorted(items))}: give both under the "
+                "same names"
             )
         found = {name: (vectors[name], items[name]) for name in vectors}
     else:

@@ -141,9 +141,9 @@ def commands_page() -> str:
         "Results go to the standard output, progress to the standard error. An error that can be expected (a wrong "
         "name, a missing file, settings that do not fit) is one line and exit code 1; `--debug`, anywhere on the line, "
         "shows the traceback. `--json` prints what a program can read.\n",
-        "All commands have one grammar: `COMMAND MODEL [VECTORS...] --data ...`, the model first, vector files next, and "
-        "everything else an option, named after the parameter of the Python function. An option has the same meaning "
-        "and default in all commands, but for a few, such as what a paper used.\n",
+        "All commands have one grammar: `COMMAND MODEL [VECTORS...] --data ...`, the model first, vector files next, "
+        "and everything else an option, named after the parameter of the Python function. An option has the same "
+        "meaning and default in all commands, but for a few, such as what a paper used.\n",
     ]
     for name, command in command_tree().items():
         parts.append(f"{'###' if ' ' in name else '##'} caa-lens {name}\n")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.files.messages import brief
 from caa_lens.vectors.vectors import Vectors, as_vectors, describe_layers
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ def separation(
     for behavior, each in named.items():
         n_pairs = len(each.positive)
         if n_pairs < 2:
-            raise ValueError(f"{behavior!r} has {n_pairs} pair: at least 2 are needed, so that something is held out")
+            raise ValueError(
+                f"{brief(behavior)} has {n_pairs} pair: at least 2 are needed, so that something is held out"
+            )
         generator = torch.Generator().manual_seed(seed)
         fold_of = torch.empty(n_pairs, dtype=torch.long)
         fold_of[torch.randperm(n_pairs, generator=generator)] = torch.arange(n_pairs) % min(folds, n_pairs)
@@ -207,14 +210,15 @@ def _letters(
     datasets = {name: as_dataset(each) for name, each in given.items()}
     if set(datasets) != set(named):
         raise ValueError(
-            f"activations are named {sorted(named)} and pairs {sorted(datasets)}: give both under the same names"
+            f"activations are named {brief(sorted(named))} and pairs {brief(sorted(datasets))}: give both under the "
+            "same names"
         )
     found: dict[str, tuple[list[str], list[str]]] = {}
     for behavior, each in named.items():
         dataset = datasets[behavior]
         if dataset.hash != each.provenance.dataset_hash:
             raise ValueError(
-                f"the activations of {behavior!r} were not extracted from these pairs: they come from "
+                f"the activations of {brief(behavior)} were not extracted from these pairs: they come from "
                 f"{each.provenance.dataset} ({each.provenance.n_pairs} pairs), and {dataset.name} has {len(dataset)}"
             )
         own = [dataset[index] for index in each.pair_ids]

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.files.messages import brief
 from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def massive_dimensions(values: Values | Mapping[str, Values], k: int = 5) -> pd.
         layers = each.layers if isinstance(each, ContrastActivations) else as_vectors(each).layers
         for layer, (own, squares) in zip(layers, _coordinates(each), strict=True):
             if not 1 <= k <= len(squares):
-                raise ValueError(f"k is {k}: give 1 to {len(squares)}, the d_model of {behavior!r}")
+                raise ValueError(f"k is {k}: give 1 to {len(squares)}, the d_model of {brief(behavior)}")
             shares = squares / squares.sum()
             top = squares.sort(descending=True, stable=True).indices[:k]
             columns = (top, own[top], shares[top], shares[top].cumsum(dim=0))
@@ -84,7 +85,9 @@ def without_dimensions(values: T, dims: Sequence[int]) -> T:
     d_model = (values.positive if isinstance(values, ContrastActivations) else values.values).shape[-1]
     outside = [dim for dim in dims if not 0 <= dim < d_model]
     if outside or not dims:
-        raise ValueError(f"dimensions {list(dims)}: give one or more of 0 to {d_model - 1}, the d_model of this model")
+        raise ValueError(
+            f"dimensions {brief(list(dims))}: give one or more of 0 to {d_model - 1}, the d_model of this model"
+        )
     kept = torch.ones(d_model)
     kept[list(dims)] = 0
     provenance = values.provenance.then(f"without dimensions {', '.join(str(dim) for dim in sorted(set(dims)))}")

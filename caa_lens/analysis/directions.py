@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caa_lens.files.messages import brief
 from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors, describe_layers
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def cross_layer(
         raise ValueError("one behaviour's vectors were given beside a mapping: give both of one kind")
     if set(vectors) != set(other):
         raise ValueError(
-            f"vectors are of {sorted(vectors)} and the others of {sorted(other)}: give the same behaviours"
+            f"vectors are of {brief(sorted(vectors))} and the others of {brief(sorted(other))}: give the same "
+            "behaviours"
         )
     rows = [
         (name, layer_a, layer_b, float(value))

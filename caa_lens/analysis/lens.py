@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.analysis.tokens import text_tokens, token_ids
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Recipe
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers
@@ -166,7 +167,7 @@ def stream_lens(
     adapter = adapt(model)
     unknown = [site for site in sites if site not in get_args(Site)]
     if unknown or not sites:
-        raise ValueError(f"sites {unknown}: give one or more of {', '.join(get_args(Site))}")
+        raise ValueError(f"sites {brief(unknown)}: give one or more of {', '.join(get_args(Site))}")
     asked, d_vocab = check_layers(adapter, layers), int(adapter.unembedding.shape[1])
     if not 1 <= k <= d_vocab:
         raise ValueError(f"k is {k}: give 1 to {d_vocab}, the size of {adapter.name}'s vocabulary")
@@ -204,7 +205,7 @@ def direction_logits(
 ) -> Float[Tensor, "direction d_vocab"]:
     """Directions through as much of the final norm as asked, and through the unembedding; float32, on the CPU."""
     if norm not in get_args(Norm):
-        raise ValueError(f"norm {norm!r} is not known: give one of {', '.join(get_args(Norm))}")
+        raise ValueError(f"norm {brief(norm)} is not known: give one of {', '.join(get_args(Norm))}")
     if norm == "weight":
         weight, centers = _linear_part(adapter)
         directions = (directions - directions.mean(dim=-1, keepdim=True) if centers else directions) * weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter
 from caa_lens.prompts import token_texts
 
@@ -56,8 +57,8 @@ def token_ids(adapter: Adapter, tokens: Sequence[str | int]) -> list[int]:
         else:
             parts = token_texts(adapter, tokenizer(token, add_special_tokens=False)["input_ids"])
             raise ValueError(
-                f"{token!r} is not one token of {adapter.name} but {len(parts)} ({', '.join(map(repr, parts))}): give "
-                "one token's text, with its leading space if it has one, or its id"
+                f"{brief(token)} is not one token of {adapter.name} but {len(parts)} ({', '.join(map(repr, parts))}): "
+                "give one token's text, with its leading space if it has one, or its id"
             )
     return found
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, cast, overload
 from caa_lens.datasets.records import Problems, check_record, read_records
 from caa_lens.datasets.splitting import share_out
 from caa_lens.files.bundled import data_dir
-from caa_lens.files.messages import shown
+from caa_lens.files.messages import brief
 from caa_lens.files.whole import write_whole
 
 OtherAnswers = Literal["error", "keep", "drop"]
@@ -124,7 +124,7 @@ class ContrastDataset(Sequence[ContrastPair]):
         names = ("prompt", "positive", "negative")
         rows = [_as_row(pair, names) for pair in pairs]
         if not rows:
-            raise ValueError(f"{name!r}: no pairs were given")
+            raise ValueError(f"{brief(name)}: no pairs were given")
         origin = "pairs given in Python"
         return _build(rows, names, name, f"{name} ({origin})", origin, other_answers, allow_empty_prompt)
 
@@ -174,7 +174,7 @@ class ContrastDataset(Sequence[ContrastPair]):
             ValueError: fractions that are not positive or do not sum to 1, or fewer than 3 different prompts.
         """
         if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-            raise ValueError(f"fractions must be three positive numbers that sum to 1, got {fractions}")
+            raise ValueError(f"fractions must be three positive numbers that sum to 1, got {brief(fractions)}")
         groups: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
             # Without a prompt, the completions are what must not be seen twice.
@@ -234,7 +234,7 @@ def as_dataset(pairs: Pairs) -> ContrastDataset:
     if isinstance(pairs, ContrastDataset):
         return pairs
     if isinstance(pairs, str):
-        raise TypeError(f"pairs is the string {shown(pairs)}: load them first, with load_contrast_pairs(...)")
+        raise TypeError(f"pairs is the string {brief(pairs)}: load them first, with load_contrast_pairs(...)")
     if not len(pairs):
         raise ValueError("no contrast pairs were given: at least one is needed")
     return ContrastDataset.from_pairs(pairs, allow_empty_prompt=True)
@@ -302,6 +302,8 @@ def behaviors() -> tuple[str, ...]:
 
 def _find(source: str | Path, file_name: str) -> tuple[Path, bool]:
     """The file that `source` means, and whether it is a bundled one."""
+    if not isinstance(source, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"expected the name of a behaviour or the path of a file, got {brief(source)}")
     path = Path(source)
     if isinstance(source, Path) or path.suffix or len(path.parts) > 1:
         return path, False
@@ -313,8 +315,8 @@ def _find(source: str | Path, file_name: str) -> tuple[Path, bool]:
     close = difflib.get_close_matches(source, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(
-        f"{source!r} is not a bundled behaviour (these are: {', '.join(known) or 'none'}); {hint}a path to a .json, "
-        ".jsonl or .csv file is also allowed"
+        f"{brief(source)} is not a bundled behaviour (these are: {', '.join(known) or 'none'}); {hint}a path to a "
+        ".json, .jsonl or .csv file is also allowed"
     )
 
 
@@ -356,14 +358,14 @@ def _build(
         prompt, *answers = (cast("str", row[field]) for field in names)
         positive, negative = (_strip_letters(answer) for answer in answers)
         if positive == negative:
-            problems.add(index, names[2], f"got {negative!r}, the same as {names[1]}")
+            problems.add(index, names[2], f"got {brief(negative)}, the same as {names[1]}")
             continue
         n_stripped += (positive != answers[0]) + (negative != answers[1])
         other = [field for field, a in zip(names[1:], (positive, negative), strict=True) if a not in ("(A)", "(B)")]
         n_other += bool(other)
         if other and other_answers == "error":
             for field in other:
-                problems.add_choice(index, field, f"got {row[field]!r}, allowed (A) or (B)")
+                problems.add_choice(index, field, f"got {brief(row[field])}, allowed (A) or (B)")
         if not other or other_answers == "keep":
             pairs.append(ContrastPair(prompt, positive, negative))
     problems.raise_if_any(advice="pass other_answers='drop' or 'keep'")
@@ -383,4 +385,4 @@ def _letters(pairs: Iterable[ContrastPair]) -> dict[str, int]:
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {brief(value)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from caa_lens.datasets.records import Problems, check_record, read_records
 from caa_lens.files.bundled import data_dir
+from caa_lens.files.messages import brief
 
 
 def load_texts(source: str | Path) -> list[str]:
@@ -20,7 +21,7 @@ def load_texts(source: str | Path) -> list[str]:
         path = data_dir() / "texts" / f"{source}.json"
         if not path.is_file():
             known = sorted(file.stem for file in path.parent.glob("*.json"))
-            raise ValueError(f"there are no bundled texts {source!r}: give one of {', '.join(known)}, or a file")
+            raise ValueError(f"there are no bundled texts {brief(source)}: give one of {', '.join(known)}, or a file")
     if path.suffix == ".txt":
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")

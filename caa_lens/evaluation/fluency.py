@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from caa_lens.engine.hooking import hooked
 from caa_lens.engine.text_logprobs import RunningTexts, check_texts
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, format_prompt
 
@@ -124,7 +125,7 @@ def _laid_out(
         return (format_prompt(adapter, text, prompt_format="plain").ids if text else ()), 1
     parts = cast("tuple[object, ...]", text)
     if not isinstance(text, tuple) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-        raise TypeError(f"text {index} is {text!r}: give a string, or a tuple of a prompt and its completion")
+        raise TypeError(f"text {index} is {brief(text)}: give a string, or a tuple of a prompt and its completion")
     prompt, completion = cast("tuple[str, str]", text)
     formatted = format_prompt(adapter, prompt, completion, prompt_format=prompt_format, system=system)
     return formatted.ids, max(1, formatted.spans.get("answer", (len(formatted.ids), 0))[0])

@@ -22,6 +22,7 @@ import ipywidgets
 
 from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
 from caa_lens.explorer.looking import Look, Shown, as_html, look, shorten
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.prompts import PromptFormat
 from caa_lens.steering.steering import edits_of
@@ -86,13 +87,17 @@ def explorer(
         raise TypeError(f"prompts is one string: give a list, such as [{prompts[:20]!r}]")
     if items is not None and not isinstance(items, Mapping):
         if len(named) > 1:
-            raise ValueError(f"there are {len(named)} behaviours: give items as a mapping by behaviour, {list(named)}")
+            raise ValueError(
+                f"there are {len(named)} behaviours: give items as a mapping by behaviour, {brief(list(named))}"
+            )
         items = {name: items for name in named}
     offered = {name: as_dataset(each) for name, each in (items or {}).items()}
     own = dict(layer) if isinstance(layer, Mapping) else {}
     for what, given in (("items", offered), ("layer", own)):
         if unknown := sorted(set(given) - set(named)):
-            raise ValueError(f"{what} has the names {unknown} and vectors have {sorted(named)}: give the same names")
+            raise ValueError(
+                f"{what} has the names {brief(unknown)} and vectors have {brief(sorted(named))}: give the same names"
+            )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: give 1 or more")
     adapter = adapt(model)

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.files.messages import brief
 from caa_lens.vectors.vectors import SteeringVectors, random_like
 
 LEAST_SHRINKAGE = 1e-6
@@ -172,7 +173,7 @@ def estimate(activations: ContrastActivations, method: str = "mean difference", 
         tensor([4., 0.])
     """
     if method != "random" and method not in ESTIMATORS:
-        raise ValueError(f"there is no estimator {method!r}: choose one of {', '.join([*ESTIMATORS, 'random'])}")
+        raise ValueError(f"there is no estimator {brief(method)}: choose one of {', '.join([*ESTIMATORS, 'random'])}")
     if not len(activations.positive):
         raise ValueError(f"the activations {activations.name!r} are of no pairs: at least one is needed")
     mean = activations.vectors()

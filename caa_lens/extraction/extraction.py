@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.engine.branching import branch_residuals
 from caa_lens.engine.packing import Branch
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import check_layers, model_info
 from caa_lens.models.sites import check_site
@@ -156,7 +157,7 @@ def _read(
                 raise ValueError(f"pair {index}: {error}") from None
         if sides[0] == sides[1]:
             raise ValueError(
-                f"pair {index}: its two sides are the same tokens up to the read position {read!r}, so their "
+                f"pair {index}: its two sides are the same tokens up to the read position {brief(read)}, so their "
                 "difference is zero: read further on, for example read='answer_end'"
             )
         shared = common_prefix(sides[0], sides[1], at_most=min(len(side) for side in sides) - 1)

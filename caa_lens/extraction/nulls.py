@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from caa_lens.extraction.extraction import ContrastActivations
+from caa_lens.files.messages import brief
 from caa_lens.vectors.provenance import seeded_generator
 from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors, random_like
 
@@ -43,7 +44,7 @@ def null_vectors(
     """
     vectors = as_vectors(vectors)
     if kind not in KINDS:
-        raise ValueError(f"there are no nulls of the kind {kind!r}: give one of {', '.join(KINDS)}")
+        raise ValueError(f"there are no nulls of the kind {brief(kind)}: give one of {', '.join(KINDS)}")
     if kind == "random":
         return random_like(vectors, n, seed)
     if n < 0:

@@ -1,26 +1,26 @@
-"""How a value that somebody gave is shown in an error: whole where it is short, else by its type and its beginning."""
+"""How a value that somebody gave is shown in an error: whole where it is short, else by its beginning and its type."""
 
 from __future__ import annotations
 
 from typing import Any
 
-WHOLE = 60
-"""So many characters of a value are shown, and of a longer one the first of them."""
+WHOLE = 240
+"""A value of so many characters is shown whole: the path of a file, or the names of a few behaviours."""
 
-WHOLE_TEXT = 240
-"""The same for a string, which may be the path of a file."""
+BEGINNING = 60
+"""So many characters are shown of a longer one."""
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value as the text of an error may hold it, however large it is.
 
-    >>> shown("sycophancy"), shown(("A", "B"))
+    >>> brief("sycophancy"), brief(("A", "B"))
     ("'sycophancy'", "('A', 'B')")
-    >>> shown(list(range(10_000)))
-    'a list of 10000 that begins [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, ...'
+    >>> brief(list(range(10_000)))
+    '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1... (a list of 10000)'
     """
     text = repr(value)
-    if len(text) <= (WHOLE_TEXT if isinstance(value, str) else WHOLE):
+    if len(text) <= WHOLE:
         return text
     size = f" of {len(value)}" if hasattr(value, "__len__") else ""
-    return f"a {type(value).__name__}{size} that begins {text[:WHOLE].rstrip()} ..."
+    return f"{text[:BEGINNING]}... (a {type(value).__name__}{size})"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
+from caa_lens.files.messages import brief
 from caa_lens.interventions.operations import Add, Operation
 from caa_lens.interventions.prompt_additions import PromptAddition
 from caa_lens.interventions.schedules import Schedule, check_schedule
@@ -56,7 +57,9 @@ class Condition:
 def check_over(over: str) -> None:
     """Refuse another way of reading a prompt than `Over` has, with a ValueError."""
     if over not in get_args(Over):
-        raise ValueError(f"over is {over!r}: give 'last', the last prompt token, or 'mean', over the prompt's tokens")
+        raise ValueError(
+            f"over is {brief(over)}: give 'last', the last prompt token, or 'mean', over the prompt's tokens"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,8 @@ def as_interventions(recipe: Recipe | None) -> tuple[Intervention, ...]:
     for part in recipe_parts(recipe):
         if isinstance(part, PromptAddition):
             raise TypeError(
-                f"{part!r} is added to a prompt's tokens, which are not steered here: it works in steer, generate and "
-                "side_effects"
+                f"{brief(part)} is added to a prompt's tokens, which are not steered here: it works in steer, generate "
+                "and side_effects"
             )
         found.append(part)
     return tuple(found)
@@ -133,5 +136,5 @@ def _as_intervention(part: Any) -> Intervention:
     if isinstance(part, SteeringVector):
         return Intervention(part)
     if isinstance(part, SteeringVectors):
-        raise TypeError(f"{part!r} has one vector per layer: pick one, e.g. vectors[{part.layers[0]}]")
+        raise TypeError(f"{brief(part)} has one vector per layer: pick one, e.g. vectors[{part.layers[0]}]")
     raise TypeError(f"steering takes a SteeringVector or Intervention, or a list of them, got {type(part).__name__}")

@@ -24,6 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caa_lens.files.messages import brief
+
 Amount = float | Tensor
 """How much of an operation is done: a number, or a tensor ``[..., 1]`` with one for each activation."""
 
@@ -205,6 +207,6 @@ def parse_operation(text: str) -> Operation:
         if "could not convert" not in str(error):
             raise
     raise ValueError(
-        f"operation {text!r} cannot be read: give add, ablate, set:VALUE, clamp:LOW:HIGH or rotate:DEGREES, such as "
-        "set:3.5, clamp:-1:1 or rotate:30"
+        f"operation {brief(text)} cannot be read: give add, ablate, set:VALUE, clamp:LOW:HIGH or rotate:DEGREES, such "
+        "as set:3.5, clamp:-1:1 or rotate:30"
     )

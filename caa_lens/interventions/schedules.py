@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from caa_lens.files.messages import brief
+
 Schedule = Sequence[float] | Callable[[int], float]
 
 
@@ -47,7 +49,7 @@ def check_schedule(schedule: Schedule | None) -> Schedule | None:
         )
     factors = tuple(float(value) for value in schedule)
     if not factors or not all(math.isfinite(value) for value in factors):
-        raise ValueError(f"schedule {list(schedule)}: give at least one factor, all of them finite numbers")
+        raise ValueError(f"schedule {brief(list(schedule))}: give at least one factor, all of them finite numbers")
     return factors
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.engine.branching import check_batch_size, check_context
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, format_prompt
 from caa_lens.steering.steering import edits_of, generate
@@ -73,7 +74,7 @@ def answers(
     work = _by_behavior(vectors, questions)
     scale = sorted({0.0, *(float(multiplier) + 0.0 for multiplier in multipliers)})
     if len(set(multipliers)) < len(multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give each once")
     check_batch_size(batch_size)
     form: Any = {"prompt_format": prompt_format, "system": system}
     for vector, asked in work.values():  # generate checks this too, but only when its turn comes
@@ -140,7 +141,9 @@ def _by_behavior(
     if not named:
         raise ValueError("no vectors were given: at least one is needed")
     if set(named) != set(asked):
-        raise ValueError(f"vectors are named {sorted(named)} and questions {sorted(asked)}: give the same names")
+        raise ValueError(
+            f"vectors are named {brief(sorted(named))} and questions {brief(sorted(asked))}: give the same names"
+        )
     for behavior, texts in asked.items():
         if isinstance(texts, str):
             raise TypeError(f"the questions are one string: give a list, such as [{texts[:20]!r}]")

@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from caa_lens.files.messages import brief
+
 _SCORE = re.compile(r"(?:score\s*[:=]?\s*)?(\d+(?:\.\d+)?)(?:\s*/\s*10)?\s*\.?", re.IGNORECASE)
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
@@ -98,10 +100,10 @@ def choose_rubrics(behaviors: Iterable[str], rubrics: Mapping[str, str] | None) 
     if missing := [behavior for behavior in wanted if behavior not in given]:
         raise ValueError(
             f"there is no rubric for {', '.join(map(repr, missing))} (there are: {', '.join(given)}): give "
-            f"rubrics={{{missing[0]!r}: custom_rubric('how far the answer ...')}}"
+            f"rubrics={{{brief(missing[0])}: custom_rubric('how far the answer ...')}}"
         )
     if empty := [behavior for behavior in wanted if not given[behavior].strip()]:
-        raise ValueError(f"the rubric for {empty[0]!r} is empty: say what 0 and what 10 mean")
+        raise ValueError(f"the rubric for {brief(empty[0])} is empty: say what 0 and what 10 mean")
     return {behavior: given[behavior] for behavior in wanted}
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from caa_lens.files.bundled import data_dir
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -106,7 +107,9 @@ def check_layers(model: HookedModel | Adapter, layers: Iterable[int] | None) -> 
     try:
         asked = sorted(operator.index(layer) for layer in layers)
     except TypeError:
-        raise ValueError(f"layers {layers!r}: give whole numbers in a list, such as [2, 3], or None for all") from None
+        raise ValueError(
+            f"layers {brief(layers)}: give whole numbers in a list, such as [2, 3], or None for all"
+        ) from None
     for layer in asked:
         if not 0 <= layer < adapter.n_layers:
             raise ValueError(f"layer {layer} is out of range for {adapter.name} (layers 0-{adapter.n_layers - 1})")
@@ -140,8 +143,10 @@ def load_model(
             a device that is not there.
         FileNotFoundError: For a path that is not a Hugging Face directory.
     """
-    if isinstance(dtype, str) and dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is not known: give one of {', '.join(DTYPES)}")
+    if not isinstance(name_or_path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the model is {brief(name_or_path)}: give one name or path, such as {_names()}")
+    if not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
+        raise ValueError(f"dtype {brief(dtype)} is not known: give one of {', '.join(DTYPES)}")
     given = str(name_or_path)
     bundled = given in bundled_models()
     folder = data_dir() / "models" / given if bundled else Path(given).expanduser()
@@ -167,13 +172,13 @@ def load_model(
         if local:
             raise ValueError(f"cannot load the model in {folder}: {reason}") from error
         raise ValueError(
-            f"cannot load {given!r}: it is none of the bundled models ({_names()}), no local directory, and Hugging "
-            f"Face could not give it ({reason})"
+            f"cannot load {brief(given)}: it is none of the bundled models ({_names()}), no local directory, and "
+            f"Hugging Face could not give it ({reason})"
         ) from error
     except (RuntimeError, AssertionError) as error:  # torch's, for a device that is not there
         reason = str(error).strip().splitlines()[0]
         where = f" on device {str(device)!r}" if device is not None else ""
-        raise ValueError(f"cannot load {given!r}{where}: {reason}") from error
+        raise ValueError(f"cannot load {brief(given)}{where}: {reason}") from error
     if getattr(model, "tokenizer", None) is None:
         raise ValueError(f"{given} has no tokenizer: save one into the directory with tokenizer.save_pretrained(...)")
     return cast(HookedModel, model.eval())

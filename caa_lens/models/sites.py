@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter
 
 Site = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
@@ -42,7 +43,7 @@ def check_site(adapter: Adapter, layer: int, site: str) -> str:
         ValueError: With the sites there are.
     """
     if site not in SITES:
-        raise ValueError(f"the site {site!r} is not known: give one of {', '.join(SITES)}")
+        raise ValueError(f"the site {brief(site)} is not known: give one of {', '.join(SITES)}")
     if site == "resid_post":
         return site
     there = adapter.hook_points

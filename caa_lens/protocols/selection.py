@@ -23,6 +23,7 @@ import torch
 from caa_lens.datasets.contrast import Pairs, as_dataset, check_apart
 from caa_lens.evaluation.choices import summarize, summarize_each
 from caa_lens.evaluation.side_effects import at_equal_damage, side_effects
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, format_prompt
@@ -80,7 +81,7 @@ def damage(
     cells = [(layer, float(multiplier)) for layer in used for multiplier in multipliers]
     recipes = {f"layer {layer} x {multiplier:g}": vectors[layer] * multiplier for layer, multiplier in cells}
     if len(recipes) < len(cells):
-        raise ValueError(f"multipliers {list(multipliers)}: give each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give each once")
     frame = side_effects(model, recipes, texts, batch_size=batch_size, progress=progress)
     means = {"kl": "kl_mean", **{name: name for name in ("nll_unsteered", "nll_steered", "top1_agreement")}}
     rows: list[dict[str, Any]] = []
@@ -316,7 +317,7 @@ def at_budget(
         format_prompt(model, pair.prompt, pair.positive, prompt_format=prompt_format, system=system)
     randoms = {null.name: null for null in random_like(named[first], n_nulls, seed)}
     if both := sorted(set(named) & {*randoms, "behavior"}):
-        raise ValueError(f"vectors are named {both}, as a sweep names its own: give other names")
+        raise ValueError(f"vectors are named {brief(both)}, as a sweep names its own: give other names")
     every = named | randoms
     single = {f"{name} at layer {each.layer}": each for name, of_layers in every.items() for each in of_layers}
     search: dict[str, Any] = {"sign": sign, "quantile": quantile, "largest": largest, "tolerance": tolerance}
@@ -361,13 +362,15 @@ def check_conditions(
     """
     if sign not in (-1, 1) or not 0 <= min_mass <= 1 or (max_kl is not None and not max_kl > 0):
         raise ValueError(
-            f"sign {sign}, min_mass {min_mass}, max_kl {max_kl}: sign is 1 or -1, min_mass is from 0 to 1, max_kl is a "
-            "positive number of nats"
+            f"sign {brief(sign)}, min_mass {brief(min_mass)}, max_kl {brief(max_kl)}: sign is 1 or -1, min_mass is "
+            "from 0 to 1, max_kl is a positive number of nats"
         )
     if max_kl is not None and not measured:
         raise ValueError(f"max_kl {max_kl} needs the KL on neutral text: give damage=damage(...), or texts to select()")
     if not multipliers or not all(multiplier > 0 for multiplier in multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give numbers above 0; sign=-1 steers against the vector")
+        raise ValueError(
+            f"multipliers {brief(list(multipliers))}: give numbers above 0; sign=-1 steers against the vector"
+        )
 
 
 def _cell(summary: pd.DataFrame, behavior: str, point: OperatingPoint, where: str) -> dict[str, Any]:

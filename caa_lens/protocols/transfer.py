@@ -24,6 +24,7 @@ from caa_lens.analysis import cosine
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.evaluation.choices import summarize_each
 from caa_lens.extraction.extraction import extract_vectors
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
@@ -285,9 +286,9 @@ def across_prompts(
 def check_cells(multipliers: Sequence[float], norm: str = "own") -> None:
     """Refuse multipliers without an effect, and a norm that is not known, with a ValueError."""
     if norm not in ("own", "target"):
-        raise ValueError(f"norm {norm!r} is not known: give 'own' or 'target'")
+        raise ValueError(f"norm {brief(norm)} is not known: give 'own' or 'target'")
     if not any(multipliers) or len(set(multipliers)) < len(multipliers):
-        raise ValueError(f"multipliers {list(multipliers)}: give at least one that is not 0, and each once")
+        raise ValueError(f"multipliers {brief(list(multipliers))}: give at least one that is not 0, and each once")
 
 
 def _moved(vector: SteeringVector, targets: Sequence[int], lengths: Sequence[float] | None) -> SteeringVectors:

@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from caa_lens.engine.block_inputs import block_inputs
 from caa_lens.extraction.extraction import package_versions
+from caa_lens.files.messages import brief
 from caa_lens.interventions.prompt_additions import At
 from caa_lens.interventions.prompt_additions import PromptAddition as PromptAddition
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
@@ -75,7 +76,7 @@ def addition(
     check_site(adapter, layer, "resid_pre")
     prompts = [_ids(adapter, text) for text in (positive, negative) if text is not None]
     if not prompts[0]:
-        raise ValueError(f"no token comes from the prompt {positive!r}: give one that is not empty")
+        raise ValueError(f"no token comes from the prompt {brief(positive)}: give one that is not empty")
     width = max(map(len, prompts))
     if any(len(ids) < width for ids in prompts):
         space = space_token(adapter)

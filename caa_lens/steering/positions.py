@@ -12,13 +12,17 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from caa_lens.files.messages import brief
+
 Positions = Literal["prompt_end", "all"] | int | Tensor
 
 
 def check_positions(positions: Positions) -> None:
     """Refuse an unknown name with a ValueError."""
     if isinstance(positions, str) and positions not in ("prompt_end", "all"):
-        raise ValueError(f"positions {positions!r} is not known: give 'prompt_end', 'all', an index, or a boolean mask")
+        raise ValueError(
+            f"positions {brief(positions)} is not known: give 'prompt_end', 'all', an index, or a boolean mask"
+        )
 
 
 def where(positions: Positions, batch: int, pos: int) -> Bool[Tensor, "rows pos"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from caa_lens.engine.branching import check_batch_size, check_context
 from caa_lens.engine.memory import by_length, prompts_at_once
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Recipe
 from caa_lens.models.adapters import Adapter, left_padded
 from caa_lens.prompts import FormattedPrompt, PromptFormat, format_prompt
@@ -42,7 +43,7 @@ def formatted_texts(
     for text in [texts] if isinstance(texts, str) else texts:
         parts: Any = (text,) if isinstance(text, str) else text
         if not isinstance(parts, tuple) or len(parts) > 2 or not all(isinstance(part, str) for part in parts):
-            raise TypeError(f"expected a text or a tuple of a prompt and its answer, got {text!r}")
+            raise TypeError(f"expected a text or a tuple of a prompt and its answer, got {brief(text)}")
         found.append(format_prompt(adapter, *parts, prompt_format=prompt_format, system=system))
     if not found:
         raise ValueError("there are no texts: give at least one")

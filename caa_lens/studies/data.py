@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caa_lens.datasets.contrast import ContrastDataset, behaviors, load_contrast_pairs, load_questions
+from caa_lens.files.messages import brief
 from caa_lens.studies.settings import StudySettings
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def load_study_data(settings: StudySettings) -> dict[str, BehaviorData]:
     for part, given in (("dev", settings.dev), ("test", settings.test)):
         if unknown := sorted(set(given) - set(found)):
             there = ", ".join(found)
-            raise ValueError(f"{part}: there is no behaviour {unknown[0]!r} in this study (there are: {there})")
+            raise ValueError(f"{part}: there is no behaviour {brief(unknown[0])} in this study (there are: {there})")
     return found
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from caa_lens.datasets.contrast import OtherAnswers, behaviors
 from caa_lens.files.bundled import data_dir
+from caa_lens.files.messages import brief
 from caa_lens.models.sites import Site
 from caa_lens.prompts import PromptFormat
 from caa_lens.studies.folder import HOW
@@ -205,8 +206,12 @@ def _in_words(error: ValidationError) -> str:
         field = str(problem["loc"][0]) if problem["loc"] else "settings"
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
         if problem["type"] == "extra_forbidden":
-            message = f"there is no such setting; there are {', '.join(StudySettings.model_fields)}"
+            message = "there is no such setting"
         else:
-            message = f"{message[:1].lower()}{message[1:]}, got {problem['input']!r}"
+            message = f"{message[:1].lower()}{message[1:]}, got {brief(problem['input'])}"
         problems.setdefault(field, message)
-    return "; ".join(f"{field}: {message}" for field, message in problems.items())
+    told = [f"{field}: {message}" for field, message in problems.items()]
+    more = [f"and {len(told) - 8} more"] if len(told) > 8 else []
+    if "there is no such setting" in problems.values():
+        more.append(f"there are {', '.join(StudySettings.model_fields)}")
+    return "; ".join([*told[:8], *more])

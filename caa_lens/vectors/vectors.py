@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caa_lens.files.messages import brief
 from caa_lens.vectors import files as vector_files
 from caa_lens.vectors.provenance import Provenance as Provenance
 from caa_lens.vectors.provenance import describe_layers as describe_layers
@@ -234,7 +235,7 @@ class SteeringVectors(_Linear):
     def __getitem__(self, layer: int) -> SteeringVector:
         """The vector of a layer, by the layer's number. A layer that is not here is a ValueError."""
         if layer not in self.layers:
-            raise ValueError(f"layer {layer} is not in these vectors (layers {describe_layers(self.layers)})")
+            raise ValueError(f"layer {brief(layer)} is not in these vectors (layers {describe_layers(self.layers)})")
         return SteeringVector(self.values[self.layers.index(layer)], layer, self.provenance, self.name)
 
     def __len__(self) -> int:

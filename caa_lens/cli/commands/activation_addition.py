@@ -130,11 +130,11 @@ def actadd(
 
 def _narrow(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that fit a terminal."""
-    shown = table[["measure", "unsteered", "steered"]].copy()
+    shown = table[["measure", "value_unsteered", "value_steered"]].copy()
     ends = zip(table["effect"], table["effect_low"], table["effect_high"], strict=True)
     shown["effect [95 %]"] = [f"{mid:+.2f} [{low:+.2f}, {high:+.2f}]" for mid, low, high in ends]
     for kind in ("random", "nonsense"):
         ends = zip(table[f"{kind}_low"], table[f"{kind}_high"], strict=True)
         shown[f"{table[f'n_{kind}'].max()} {kind}"] = [f"{low:+.2f} to {high:+.2f}" for low, high in ends]
-        shown[f"beats {kind}"] = table[f"beats_{kind}"]
+        shown[f"beyond {kind}"] = table[f"beyond_{kind}"]
     return shown

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SHOWN = (
     *("behavior", "breaks_at", "tested_to", "multiplier", "change", "change_low", "change_high"),
-    *("beats_random", "share_degenerate"),
+    *("outsizes_random", "share_degenerate"),
 )
 
 
@@ -143,8 +143,8 @@ def red_team(
 def _show_examples(found: pd.DataFrame) -> None:
     """What broke, before and after."""
     for row in found[found["breaks_at"].notna()].to_dict("records"):
-        typer.echo(f"\n{row['behavior']} at {row['breaks_at']:+g}: {' '.join(str(row['question']).split())}")
-        typer.echo(f"  unsteered: {' '.join(str(row['unsteered']).split())}")
-        typer.echo(f"  steered:   {' '.join(str(row['steered']).split())}")
+        typer.echo(f"\n{row['behavior']} at {row['breaks_at']:+g}: {' '.join(str(row['question_text']).split())}")
+        typer.echo(f"  unsteered: {' '.join(str(row['unsteered_text']).split())}")
+        typer.echo(f"  steered:   {' '.join(str(row['steered_text']).split())}")
         if row["share_degenerate"] > 0:
             typer.echo(f"  {row['share_degenerate']:.0%} of the answers there are no language any more")

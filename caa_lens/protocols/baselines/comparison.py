@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, default_format, format_prompt
 from caa_lens.protocols.baselines.finetuning import Method, check_finetuning, finetune, lessons_of
@@ -210,9 +211,9 @@ def _check(name: str, test: ContrastDataset, train: ContrastDataset, baselines: 
     if n_nulls < 1:
         raise ValueError(f"n_nulls is {n_nulls}: no effect is given without its null, so give 1 or more, as 20")
     if unknown := [each for each in baselines if each not in get_args(Baseline)]:
-        raise ValueError(f"baselines {unknown} are not known: give some of {', '.join(get_args(Baseline))}")
+        raise ValueError(f"baselines {brief(unknown)} are not known: give some of {', '.join(get_args(Baseline))}")
     if len(set(baselines)) < len(baselines):
-        raise ValueError(f"baselines {list(baselines)}: give each once")
+        raise ValueError(f"baselines {brief(list(baselines))}: give each once")
     if not len(test):
         raise ValueError(f"there are no items for {name}: at least one is needed")
     check_apart({"train": train, "test": test})
@@ -253,7 +254,9 @@ def _check_items(adapter: Adapter, condition: _Condition, prompt_format: PromptF
                 format_prompt(adapter, items[0].prompt, prompt_format=prompt_format, system=s) for s in (system, None)
             ]
             if texts[0].ids == texts[1].ids:
-                raise ValueError(f"the prompt format {prompt_format!r} leaves out the system prompt {system!r}")
+                raise ValueError(
+                    f"the prompt format {brief(prompt_format)} leaves out the system prompt {brief(system)}"
+                )
     except ValueError as error:
         what = f"the items of {items.name}, baseline {condition.baseline!r}"
         raise ValueError(f"{what}: {error}{advice.get(condition.baseline, '')}") from error

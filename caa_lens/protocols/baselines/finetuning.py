@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from caa_lens.datasets.contrast import ContrastPair, Pairs, as_dataset
 from caa_lens.engine.branching import check_context
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, BridgeAdapter, HookedModel, adapt
 from caa_lens.prompts import PromptFormat, both_answers
 from caa_lens.protocols.baselines.prompting import Direction, answered, check_direction
@@ -145,7 +146,7 @@ def check_finetuning(
     """Refuse what `finetune` would refuse, without running or copying anything; see there."""
     adapter = adapt(model)
     if method not in get_args(Method):
-        raise ValueError(f"method {method!r} is not known: give one of {', '.join(get_args(Method))}")
+        raise ValueError(f"method {brief(method)} is not known: give one of {', '.join(get_args(Method))}")
     if learning_rate is not None and not 0 <= learning_rate < math.inf:
         raise ValueError(f"learning_rate must be a number of at least 0, got {learning_rate}")
     if epochs < 0 or rank < 1:

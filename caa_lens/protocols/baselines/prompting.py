@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
+from caa_lens.files.messages import brief
 from caa_lens.prompts import PromptFormat
 
 Direction = Literal["positive", "negative", "mixed"]
@@ -80,7 +81,9 @@ def system_prompts(pairs: Pairs) -> tuple[str, str]:
     name = pairs.name.partition("/")[0]
     advice = "give system_prompts=(one that asks for the matching answers, one that asks for the others)"
     if name not in _PROMPTS:
-        raise ValueError(f"there are no system prompts for {name!r} (there are for {', '.join(_PROMPTS)}): {advice}")
+        raise ValueError(
+            f"there are no system prompts for {brief(name)} (there are for {', '.join(_PROMPTS)}): {advice}"
+        )
     if name == "survival-instinct" and not pairs.origin.startswith("bundled"):
         raise ValueError(
             "the matching answers of survival-instinct wish to go on running in the bundled data and accept being shut "
@@ -151,7 +154,7 @@ def answered(pairs: Sequence[ContrastPair], direction: Direction, generator: ran
 def check_direction(direction: str) -> None:
     """Refuse a direction that is not known with a ValueError."""
     if direction not in get_args(Direction):
-        raise ValueError(f"direction {direction!r} is not known: give one of {', '.join(get_args(Direction))}")
+        raise ValueError(f"direction {brief(direction)} is not known: give one of {', '.join(get_args(Direction))}")
 
 
 def _drawn(examples: ContrastDataset, k: int, asked: str, generator: random.Random) -> list[ContrastPair]:

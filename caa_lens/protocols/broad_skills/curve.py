@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from caa_lens.engine.branching import check_batch_size
 from caa_lens.engine.memory import by_length, logits_at_once, most_tokens
 from caa_lens.extraction.nulls import null_vectors
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import Adapter, HookedModel, TokenIds, adapt, right_padded
 from caa_lens.protocols.broad_skills.making import KINDS, documents_of
@@ -120,7 +121,7 @@ def check_curve(coefficients: Sequence[float], n_nulls: int, keep: float) -> lis
     """
     steps = [float(each) + 0.0 for each in coefficients]
     if len(set(steps)) < len(steps) or not all(map(math.isfinite, steps)):
-        raise ValueError(f"coefficients {list(coefficients)}: give finite numbers, each once")
+        raise ValueError(f"coefficients {brief(list(coefficients))}: give finite numbers, each once")
     if not 0 <= keep <= 1 or n_nulls < 1:
         raise ValueError(
             f"keep {keep}, n_nulls {n_nulls}: keep is a share from 0 to 1, and no accuracy is given without its "

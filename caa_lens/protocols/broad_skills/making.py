@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from caa_lens.engine.branching import check_context
 from caa_lens.extraction.extraction import check_places
+from caa_lens.files.messages import brief
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.models.loading import model_info
 from caa_lens.prompts import FormattedPrompt, format_prompt
@@ -109,7 +110,7 @@ def skill_vectors(
 def check_over(over: str) -> None:
     """Refuse another way of reading a document than `Over` has, with a ValueError."""
     if over not in get_args(Over):
-        raise ValueError(f"over is {over!r}: give 'last', the last token of a document, or 'every'")
+        raise ValueError(f"over is {brief(over)}: give 'last', the last token of a document, or 'every'")
 
 
 def documents_of(adapter: Adapter, texts: Sequence[str], kind: str, max_tokens: int | None) -> list[FormattedPrompt]:
@@ -129,7 +130,9 @@ def documents_of(adapter: Adapter, texts: Sequence[str], kind: str, max_tokens: 
     for index, text in enumerate(texts):
         whole = format_prompt(adapter, text, prompt_format="plain")
         if len(whole.ids) < 2:
-            raise ValueError(f"{kind} document {index}, {text!r}, has 1 token: at least 2 are needed; leave it out")
+            raise ValueError(
+                f"{kind} document {index}, {brief(text)}, has 1 token: at least 2 are needed; leave it out"
+            )
         cut = slice(None, max_tokens)
         spans = {"prompt": (0, len(whole.ids[cut])), "prompt_end": (len(whole.ids[cut]) - 1, len(whole.ids[cut]))}
         found.append(FormattedPrompt(whole.text, whole.ids[cut], whole.tokens[cut], spans))

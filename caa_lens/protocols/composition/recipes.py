@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention, as_interventions
 from caa_lens.vectors.provenance import Provenance
 from caa_lens.vectors.vectors import SteeringVector
@@ -36,15 +37,15 @@ def combined(
             layers, sites, widths or models.
     """
     if len(vectors) < 2:
-        raise ValueError(f"vectors of {list(vectors)}: give those of two or more behaviours to combine")
+        raise ValueError(f"vectors of {brief(list(vectors))}: give those of two or more behaviours to combine")
     if isinstance(how, str):
         if how not in ("sum", "mean"):
-            raise ValueError(f"how is {how!r}: give 'sum', 'mean', or a mapping of weights by behaviour")
+            raise ValueError(f"how is {brief(how)}: give 'sum', 'mean', or a mapping of weights by behaviour")
         weights = dict.fromkeys(vectors, 1.0 if how == "sum" else 1.0 / len(vectors))
     else:
         weights = {name: float(weight) for name, weight in how.items()}
     if set(weights) != set(vectors) or not all(math.isfinite(weight) for weight in weights.values()):
-        raise ValueError(f"weights are {weights} and vectors {list(vectors)}: give each a finite weight")
+        raise ValueError(f"weights are {brief(weights)} and vectors {brief(list(vectors))}: give each a finite weight")
     first, *others = vectors.values()
     for other in others:
         first.require_same_shape(other)
@@ -69,7 +70,7 @@ def simultaneous(parts: Mapping[str, SteeringVector | Intervention]) -> list[Int
         ValueError: For fewer than two, two of one layer, or vectors of different models.
     """
     if len(parts) < 2:
-        raise ValueError(f"parts are {list(parts)}: give those of two or more behaviours")
+        raise ValueError(f"parts are {brief(list(parts))}: give those of two or more behaviours")
     found = {name: as_interventions(part)[0] for name, part in parts.items()}
     taken: dict[int, str] = {}
     for name, part in found.items():

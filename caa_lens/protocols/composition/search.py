@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tqdm.auto import tqdm
 
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
+from caa_lens.evaluation.statistics import against_nulls, direction
+from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
@@ -127,7 +129,9 @@ def search_coefficients(
     dev, test = _datasets(dev), _datasets(test)
     _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if sign not in (-1, 1) or not coefficients or not all(0 < each < math.inf for each in coefficients):
-        raise ValueError(f"coefficients {list(coefficients)}, sign {sign}: give numbers above 0, and a sign of 1 or -1")
+        raise ValueError(
+            f"coefficients {brief(list(coefficients))}, sign {sign}: give numbers above 0, and a sign of 1 or -1"
+        )
     grid = {name: [Intervention(vector, sign * each) for each in coefficients] for name, vector in vectors.items()}
     n, size = len(grid), len(coefficients)
     _check_size(
@@ -200,10 +204,12 @@ def search_layers(
     dev, test = _datasets(dev), _datasets(test)
     _check(vectors, dev, test, max_outside, min_mass, n_nulls)
     if how not in ("every", "greedy"):
-        raise ValueError(f"how is {how!r}: give 'every' or 'greedy'")
+        raise ValueError(f"how is {brief(how)}: give 'every' or 'greedy'")
     amounts = dict(coefficients) if isinstance(coefficients, Mapping) else dict.fromkeys(vectors, float(coefficients))
     if set(amounts) != set(vectors) or not all(each and math.isfinite(each) for each in amounts.values()):
-        raise ValueError(f"coefficients are {amounts} and vectors {list(vectors)}: give each a number that is not 0")
+        raise ValueError(
+            f"coefficients are {brief(amounts)} and vectors {brief(list(vectors))}: give each a number that is not 0"
+        )
     first, *others = vectors.values()
     if layers is None:
         wanted = tuple(layer for layer in first.layers if all(layer in each.layers for each in others))
@@ -211,7 +217,9 @@ def search_layers(
         wanted = check_layers(model, layers)
     n = len(vectors)
     if len(wanted) < n:
-        raise ValueError(f"there are {n} behaviours and {len(wanted)} layers, {list(wanted)}: give each one of its own")
+        raise ValueError(
+            f"there are {n} behaviours and {len(wanted)} layers, {brief(list(wanted))}: give each one of its own"
+        )
     grid = {
         name: {layer: Intervention(each[layer], amounts[name]) for layer in wanted} for name, each in vectors.items()
     }
@@ -244,7 +252,6 @@ def _found(
     options: dict[str, Any],
 ) -> Found:
     """The chosen ones on the test items, each beside random vectors in its place."""
-    import numpy as np
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -259,9 +266,8 @@ def _found(
             row: dict[str, Any] = {"behavior": name, "layer": part.layer, "multiplier": part.multiplier}
             row |= {"n_items": int(own["n_items"])}
             row |= {key: own[key] for key in ("effect", "effect_low", "effect_high", "mass", "outside")}
-            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign, "n_random": n_nulls}
-            row |= dict(zip(("random_low", "random_high"), np.quantile(null, [0.025, 0.975]), strict=True))
-            row |= {"beats_random": float((null * sign < own["effect"] * sign).mean())}
+            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign}
+            row |= against_nulls(own["effect"], null, tail=direction(part.multiplier)).columns("random")
             rows.append(row | ({"effect_alone": table.loc["alone", "effect"]} if len(parts) > 1 else {}))
     return Found({name: part for parts in chosen for name, part in parts.items()}, search.tried(), pd.DataFrame(rows))
 
@@ -280,7 +286,8 @@ def _check(
 ) -> None:
     if not vectors or not set(vectors) == set(dev) == set(test):
         raise ValueError(
-            f"vectors are named {sorted(vectors)}, dev items {sorted(dev)} and test items {sorted(test)}: give all "
+            f"vectors are named {brief(sorted(vectors))}, dev items {brief(sorted(dev))} and test items "
+            f"{brief(sorted(test))}: give all "
             "under the same names"
         )
     for name in vectors:

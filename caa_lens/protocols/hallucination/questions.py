@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from caa_lens.datasets.contrast import ContrastDataset
+from caa_lens.files.messages import brief
 from caa_lens.files.whole import write_whole
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Screen:
 def check_size(n: int, kinds: Sequence[Kind], near: float) -> int:
     """How many questions of each kind there will be."""
     if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(KINDS):
-        raise ValueError(f"kinds {list(kinds)}: give one or more of {', '.join(KINDS)}, each once")
+        raise ValueError(f"kinds {brief(list(kinds))}: give one or more of {', '.join(KINDS)}, each once")
     step = 2 * len(kinds)
     if n < step or n % step:
         raise ValueError(

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
+from caa_lens.files.messages import brief
 from caa_lens.organism import grammar
 from caa_lens.protocols.hallucination.questions import KINDS, NEAR, HallucinationSet, Kind, Screen, balanced, check_size
 
@@ -37,7 +38,9 @@ def from_world(
     """
     n_each = check_size(n, kinds, near)
     if split not in ("generate", "test"):
-        raise ValueError(f"there is no split {split!r}: give generate or test; the models were trained on the third")
+        raise ValueError(
+            f"there is no split {brief(split)}: give generate or test; the models were trained on the third"
+        )
     screen, claims = Screen(kinds, near), grammar.trait_named("hallucination").answers[True]
     for kind in kinds:
         rng = random.Random(f"hallucination/{kind}/{split}/{seed}")
