@@ -42,7 +42,7 @@ _hook_points: dict[str, list[tuple[str, Any]]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="one architecture, and no test that is marked as slow")
+    parser.addoption("--quick", action="store_true", help="one architecture, and no whole procedures or commands")
     parser.addoption("--model-classes", action="store_true", help="what depends on TransformerLens's model classes")
 
 
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is imported by now stays: the garbage collector need not look through two million objects again and again."""
+    """What is imported by now stays: the garbage collector need not look through a million objects again and again."""
     gc.collect()
     gc.freeze()
 

@@ -8,11 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from caa_lens.datasets.contrast import ContrastPair
 from caa_lens.engine.edits import Edit
+
+
+def assert_close_by_norm(found: Any, expected: Any, rtol: float) -> None:
+    """Each vector along the last axis is the expected one up to ``rtol`` of the expected one's norm.
+
+    Element by element a tolerance means nothing where an element is near zero: how far it may be off depends on the
+    vector, and on the order in which a processor adds. An expected vector of zeros is held to the largest norm.
+    """
+    found, expected = (torch.from_numpy(np.array(np.asarray(each), dtype=np.float64)) for each in (found, expected))
+    assert found.shape == expected.shape, f"shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
+    norms = expected.norm(dim=-1)
+    off = (found - expected).norm(dim=-1) / torch.where(norms > 0, norms, norms.max().clamp(min=1e-30))
+    assert (off <= rtol).all(), f"off by {off.max():.2e} of the norm, and {rtol:.0e} is allowed"
+
 
 Plain = Edit | tuple[int, Tensor]
 """A vector that is added to a block's output."""

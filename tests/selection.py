@@ -27,6 +27,28 @@ MODEL_FILES = (
     "tests/test_readme.py",
     "tests/test_tiny_models.py",
 )
+WHOLE = (
+    "tests/cli/",
+    "tests/evaluation/test_actadd.py",
+    "tests/evaluation/test_capabilities.py",
+    "tests/evaluation/test_harness.py",
+    "tests/explorer/",
+    "tests/judging/test_conditioning.py",
+    "tests/judging/test_endpoint.py",
+    "tests/organism/",
+    "tests/protocols/",
+    "tests/steering/test_sites_everywhere.py",
+    "tests/studies/",
+    "tests/test_docs.py",
+    "tests/test_notebooks_drawn.py",
+    "tests/test_packaging.py",
+    "tests/test_stories.py",
+    "tests/viz/test_images.py",
+    "tests/viz/test_page",
+    "tests/viz/test_tokens_browser.py",
+)
+"""Procedures, commands, studies, browsers: not in `make quick`. `make pytest ARGS=tests/cli` runs one folder."""
+
 QUICK_STYLE = "llama"
 THREE_STYLES = ("llama", "gpt2", "gemma2")
 """They differ in norms, positions, biases, tied weights, attention windows, soft caps, tokenizers and templates."""
@@ -51,9 +73,14 @@ def touches_a_model_class(item: pytest.Item) -> bool:
 
 
 def is_quick(item: pytest.Item) -> bool:
-    """Whether a test is not marked as slow, and its tiny model, if it says which, is that of one architecture."""
-    model = _parameters(item, "model")
-    return item.get_closest_marker("slow") is None and all(value[1] == QUICK_STYLE for value in model)
+    """Whether a test runs nothing whole, and its tiny model, if it says which, is of one style."""
+    styles = [*_parameters(item, "style"), *(case[1] for case in models_of(item))]
+    return not item.nodeid.startswith(WHOLE) and all(style == QUICK_STYLE for style in styles)
+
+
+def models_of(item: pytest.Item) -> list[tuple[str, str]]:
+    """The class and the style of the tiny model that a test is parametrized with, if it is."""
+    return [value for value in _parameters(item, "model") if isinstance(value, tuple)]
 
 
 def _parameters(item: pytest.Item, name: str | None = None) -> list[Any]:

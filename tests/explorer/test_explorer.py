@@ -280,8 +280,8 @@ def test_settings_seen_before_and_other_colours_run_nothing(
 def test_in_a_notebook_quick_changes_run_once_and_the_overtaken_is_never_shown(
     organism: Any, vectors: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAIT", 0.4)
-    monkeypatch.setattr(module, "SETTLE", 0.4)
+    monkeypatch.setattr(module, "WAIT", 1.0)  # long enough for a busy machine to get to the next line
+    monkeypatch.setattr(module, "SETTLE", 1.0)
     shown: list[tuple[str, str]] = []
 
     async def notebook() -> Any:
@@ -300,7 +300,7 @@ def test_in_a_notebook_quick_changes_run_once_and_the_overtaken_is_never_shown(
         widget.multiplier.value = 1.5  # comes in while 1.4 has run and is not shown yet
         while widget.current is None:
             await asyncio.sleep(0.001)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.2)
         return widget
 
     widget = asyncio.run(notebook())
@@ -313,7 +313,7 @@ def test_in_a_notebook_quick_changes_run_once_and_the_overtaken_is_never_shown(
 def test_while_a_prompt_is_typed_the_model_waits(
     organism: Any, vectors: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TYPING", 1.5)
+    monkeypatch.setattr(module, "TYPING", 2.5)
 
     async def notebook() -> None:
         widget = explorer(organism, vectors["sycophancy"], prompts=[QUESTION], layer=2, max_new_tokens=2)

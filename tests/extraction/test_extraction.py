@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from plain import PAIRS, plain_residuals
+from plain import PAIRS, assert_close_by_norm, plain_residuals
 
 import caa_lens as caa
 from caa_lens.models.adapters import adapt
@@ -25,19 +25,17 @@ def plain_difference(model: Any, pair: caa.ContrastPair, read: str | int = "answ
 def test_vectors_equal_two_plain_passes_per_pair(model: Any) -> None:
     vectors = caa.extract_vectors(model, PAIRS)
     expected = torch.stack([plain_difference(model, pair) for pair in PAIRS]).mean(0)
-    assert ((vectors.values - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
+    assert_close_by_norm(vectors.values, expected, rtol=1e-5)
 
 
 def test_batches_do_not_change_the_result(model: Any) -> None:
     one_by_one = caa.extract_vectors(model, PAIRS, batch_size=1).values
-    torch.testing.assert_close(caa.extract_vectors(model, PAIRS).values, one_by_one, atol=1e-5, rtol=1e-4)
+    assert_close_by_norm(caa.extract_vectors(model, PAIRS).values, one_by_one, rtol=1e-5)
 
 
-def test_swapping_every_pair_negates_the_vector_exactly(model: Any) -> None:
+def test_swapping_every_pair_negates_the_vector(model: Any) -> None:
     swapped = caa.extract_vectors(model, [pair.swapped() for pair in PAIRS], batch_size=1)
-    torch.testing.assert_close(
-        caa.extract_vectors(model, PAIRS, batch_size=1).values, -swapped.values, atol=1e-6, rtol=1e-5
-    )
+    assert_close_by_norm(caa.extract_vectors(model, PAIRS, batch_size=1).values, -swapped.values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("read", ["answer_end", "answer_letter", -1])
@@ -45,14 +43,14 @@ def test_any_role_or_index_can_be_read(bridge: Any, read: str | int) -> None:
     model = bridge("llama")
     vectors = caa.extract_vectors(model, PAIRS, read=read, prompt_format="base")
     expected = torch.stack([plain_difference(model, pair, read, prompt_format="base") for pair in PAIRS]).mean(0)
-    torch.testing.assert_close(vectors.values, expected, atol=1e-5, rtol=1e-4)
+    assert_close_by_norm(vectors.values, expected, rtol=1e-5)
 
 
 def test_answers_of_different_lengths_are_read_at_their_own_ends(model: Any) -> None:
     pairs = [caa.ContrastPair("once there was a", " girl. she ran.", " boy who sat down and then ran away.")]
     vectors = caa.extract_vectors(model, pairs, read="answer_end", prompt_format="plain")
     expected = plain_difference(model, pairs[0], "answer_end", prompt_format="plain")
-    assert ((vectors.values - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
+    assert_close_by_norm(vectors.values, expected, rtol=1e-5)
 
 
 def test_activations_are_kept_in_the_order_of_the_pairs(model: Any) -> None:
@@ -60,9 +58,9 @@ def test_activations_are_kept_in_the_order_of_the_pairs(model: Any) -> None:
     assert kept.layers == (0, 2) and kept.pair_ids == (0, 1, 2)
     for row, pair in enumerate(PAIRS):
         difference = kept.positive[row] - kept.negative[row]
-        torch.testing.assert_close(difference, plain_difference(model, pair)[[0, 2]], atol=2e-4, rtol=1e-3)
+        assert_close_by_norm(difference, plain_difference(model, pair)[[0, 2]], rtol=1e-5)
     direct = caa.extract_vectors(model, PAIRS, layers=[0, 2])
-    torch.testing.assert_close(kept.vectors().values, direct.values, atol=1e-6, rtol=1e-5)
+    assert_close_by_norm(kept.vectors().values, direct.values, rtol=1e-6)
     assert kept.vectors().provenance == direct.provenance
 
 
@@ -141,7 +139,7 @@ def test_both_classes_give_the_same_vectors(hooked: Any, bridge: Any) -> None:
     for style in ("llama", "gpt2", "gpt_neox", "qwen2", "gemma2"):
         a = caa.extract_vectors(hooked(style), PAIRS, prompt_format="base").values
         b = caa.extract_vectors(bridge(style), PAIRS, prompt_format="base").values
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        assert_close_by_norm(a, b, rtol=1e-4)
 
 
 def test_layers_and_adapter_agree_on_the_model(model: Any) -> None:

@@ -82,7 +82,7 @@ def test_settings_go_into_the_body_and_no_key_where_none_is_wanted(server: Serve
 )
 def test_what_passes_is_tried_again(server: Server, slept: list[float], failure: Any, naps: int) -> None:
     server.script = [failure]
-    patience = 0.2 if failure in (stall, drip) else 5.0
+    patience = 1.0 if failure in (stall, drip) else 5.0
     scored = score_answers(frame_of(1), judge_at(server, timeout=patience))
     assert scored["score"].tolist() == [7]
     assert len(server.seen) == 2 and server.seen[0][1] == server.seen[1][1]
@@ -102,7 +102,7 @@ def test_all_threads_wait_where_one_is_told_to(server: Server, slept: list[float
     pace.wait_for_turn()
     pace.hold(30)
     pace.wait_for_turn()
-    assert sum(slept) == pytest.approx(30, abs=0.5)
+    assert 25 < sum(slept) <= 30, "less what has really passed, on a busy machine too"
     pace.stop()
     with pytest.raises(Stopped):
         pace.wait_for_turn()
@@ -231,7 +231,7 @@ def test_a_run_that_is_killed_goes_on(server: Server, tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(tmp_path / "a.parquet"), server.url, str(cache)]
     process = subprocess.Popen(command, env={**os.environ}, stderr=subprocess.DEVNULL)
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(300) == -signal.SIGKILL
     assert len(cache.read_text().splitlines()) == 3 and KEY not in cache.read_text()
     server.seen.clear()
     server.release.set()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plain import assert_close_by_norm
 
 import caa_lens as caa
 from caa_lens.datasets.texts import load_texts
@@ -42,25 +43,25 @@ def test_the_vector_is_the_difference_of_two_means(model: Any) -> None:
             streams = [[stream(model, ids_of(model, text), layer) for text in side] for side in (TARGET, OTHER)]
             read = [[each[-1] if over == "last" else each[1:].mean(dim=0) for each in side] for side in streams]
             expected = torch.stack(read[0]).mean(dim=0) - torch.stack(read[1]).mean(dim=0)
-            torch.testing.assert_close(found[layer].values.double(), expected, atol=1e-3, rtol=1e-4)
+            assert_close_by_norm(found[layer].values, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("over", ["last", "every"])
 def test_laws_of_the_vector(llama: Any, over: Any) -> None:
     vectors = skill_vectors(llama, TARGET, OTHER, over=over)
     there = skill_vectors(llama, OTHER, TARGET, over=over)
-    torch.testing.assert_close(vectors.values, -there.values)
+    assert_close_by_norm(vectors.values, -there.values, rtol=1e-6)
     shuffled = skill_vectors(llama, TARGET[::-1], OTHER, over=over, batch_size=1)
-    torch.testing.assert_close(vectors.values, shuffled.values, atol=1e-5, rtol=1e-4)
+    assert_close_by_norm(vectors.values, shuffled.values, rtol=1e-5)
     twice = skill_vectors(llama, TARGET, OTHER * 2, over=over)
-    torch.testing.assert_close(vectors.values, twice.values, atol=1e-5, rtol=1e-4)
+    assert_close_by_norm(vectors.values, twice.values, rtol=1e-5)
 
 
 def test_documents_are_cut(llama: Any) -> None:
     cut = skill_vectors(llama, TARGET, OTHER, layers=[1], max_tokens=3)
     sides = [[stream(llama, ids_of(llama, text)[:3], 1)[-1] for text in side] for side in (TARGET, OTHER)]
     expected = torch.stack(sides[0]).mean(dim=0) - torch.stack(sides[1]).mean(dim=0)
-    torch.testing.assert_close(cut[1].values.double(), expected, atol=1e-4, rtol=1e-4)
+    assert_close_by_norm(cut[1].values, expected, rtol=1e-5)
     assert cut.provenance.dataset_origin.endswith(", cut to 3 tokens")
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import assert_close_by_norm
 
 import caa_lens as caa
 from caa_lens.models.loading import load_model
@@ -48,7 +49,7 @@ def test_vectors_are_mean_differences_at_the_end_or_over_the_text(
         for (prompt, own), other in zip(TEXTS, NEUTRAL, strict=True)
     ]
     expected = torch.stack(differences).mean(dim=0)
-    torch.testing.assert_close(found.values.double(), expected, rtol=1e-4, atol=1e-5)
+    assert_close_by_norm(found.values, expected, rtol=1e-5)
     assert found.layers == tuple(range(model.cfg.n_layers)) and found.name == "style"
     made = found.provenance
     assert (made.method, made.read_position, made.n_pairs) == (
@@ -58,7 +59,7 @@ def test_vectors_are_mean_differences_at_the_end_or_over_the_text(
     )
     assert made.dataset_origin == "texts given in Python; neutral answers: given"
     one = style_vectors(model, TEXTS, NEUTRAL, over=over, layers=[1], name="pirate")
-    torch.testing.assert_close(one[1].values, found[1].values, rtol=1e-4, atol=1e-5)
+    assert_close_by_norm(one[1].values, found[1].values, rtol=1e-5)
     assert one.name == "pirate" and one.layers == (1,)
 
 
@@ -75,7 +76,7 @@ def test_exchanging_own_and_neutral_turns_the_vector_round(bridge: Callable[[str
     model, prompts = bridge("llama"), [prompt for prompt, _ in TEXTS]
     one = style_vectors(model, TEXTS, NEUTRAL)
     other = style_vectors(model, list(zip(prompts, NEUTRAL, strict=True)), [text for _, text in TEXTS])
-    torch.testing.assert_close(one.values, -other.values)
+    assert_close_by_norm(one.values, -other.values, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_every_other_cell_is_that_vector_at_that_layer(bridge: Any) -> None:
         there = SteeringVectors(vectors[2].values[None], (used,), vectors.provenance, "toy")
         expected = plain(model, there, items, multipliers=(0.5,), n_nulls=2)
         assert_same(table[table["used_at"] == used], expected)
-    assert (table["norm"] - vectors[2].norm()).abs().max() < 1e-6
+    assert table["norm"].to_numpy() == pytest.approx(vectors[2].norm(), rel=1e-6)
     cosine = torch.nn.functional.cosine_similarity(vectors[0].values, vectors[2].values, dim=0)
     assert table["cosine"].tolist() == pytest.approx([float(cosine), float("nan")], abs=1e-6, nan_ok=True)
     assert (table["effect"].abs() > 1e-4).all()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
-from plain import plain_changed, plain_logits
+from plain import assert_close_by_norm, plain_changed, plain_logits
 from torch import Tensor
 
 import caa_lens as caa
@@ -67,7 +67,7 @@ def test_values_are_the_difference_at_every_position_of_both_prompts_padded_with
     assert len(negative) < len(positive) and space_token(adapt(model)) == space
     negative = [*negative, *[space] * (len(positive) - len(negative))]
     expected = block_inputs(model, positive) - block_inputs(model, negative)
-    torch.testing.assert_close(found.values, expected, atol=1e-5, rtol=1e-5)
+    assert_close_by_norm(found.values, expected, rtol=1e-5)
     assert torch.equal(found.delta, found.values * 3.0) and len(found) == len(positive)
     assert [len(tokens) for tokens in found.tokens] == [len(positive)] * 2 and found.tokens[1][-1] == " "
     if adapt(model).prepends_bos and model.tokenizer.bos_token_id is not None:

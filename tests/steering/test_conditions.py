@@ -60,23 +60,22 @@ def half_way(model: Any, v: SteeringVector, above: bool = True, over: Any = "las
     return condition, [condition.holds(float(cosine)) for cosine in cosines]
 
 
-@pytest.mark.parametrize("over", ["last", "mean"])
-def test_generate_steers_only_the_prompts_it_holds_for(model: Any, over: Any) -> None:
+@pytest.mark.parametrize(("over", "above"), [("last", True), ("mean", False)])
+def test_generate_steers_only_the_prompts_it_holds_for(model: Any, over: Any, above: bool) -> None:
     """The condition is read in a later layer than what is steered."""
     steering = vector(0, scale=6.0)
     kwargs: Any = {"max_new_tokens": 5, **FORM}
     never, always = (caa.generate(model, PROMPTS, steer=steer, **kwargs) for steer in (None, steering))
-    for above in (True, False):
-        condition, holds = half_way(model, vector(2, 1), above, over)
-        assert 0 < sum(holds) < len(holds)
-        recipe = Intervention(steering, when=condition)
-        expected = [(always if held else never)[place] for place, held in enumerate(holds)]
-        assert expected not in (never, always)
-        for how in ({}, {"batch_size": 2}, {"use_cache": False}):
-            assert caa.generate(model, PROMPTS, steer=recipe, **how, **kwargs) == expected
-        ways = {"when": recipe, "always": steering, "never": None}
-        together = caa.generate(model, PROMPTS, steer=ways, **kwargs)
-        assert together == {"when": expected, "always": always, "never": never}
+    condition, holds = half_way(model, vector(2, 1), above, over)
+    assert 0 < sum(holds) < len(holds)
+    recipe = Intervention(steering, when=condition)
+    expected = [(always if held else never)[place] for place, held in enumerate(holds)]
+    assert expected not in (never, always)
+    for how in ({}, {"batch_size": 2}, {"use_cache": False}):
+        assert caa.generate(model, PROMPTS, steer=recipe, **how, **kwargs) == expected
+    ways = {"when": recipe, "always": steering, "never": None}
+    together = caa.generate(model, PROMPTS, steer=ways, **kwargs)
+    assert together == {"when": expected, "always": always, "never": never}
 
 
 def test_a_sweep_steers_only_the_items_it_holds_for(bridge: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from plain import assert_close_by_norm
 from typer.testing import CliRunner
 
 import caa_lens as caa
@@ -79,7 +80,7 @@ def test_skills_and_styles_are_read_at_the_site(model: Any) -> None:
             for text in (*target, *other)
         ]
     expected = (ends[0] + ends[1] - ends[2] - ends[3]) / 2
-    torch.testing.assert_close(made[1].values.double(), expected, atol=1e-4, rtol=1e-3)
+    assert_close_by_norm(made[1].values, expected, rtol=1e-5)
     assert made[1].site == "attn_out"
     texts = [("Is it so?", "it is the one"), ("a?", "this and that")]
     styled, plain = (
