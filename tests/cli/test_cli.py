@@ -215,6 +215,7 @@ def test_what_is_bundled_is_listed() -> None:
         ("tokens {model} --data {pairs} --item 10", "it has the items 0-9"),
         ("analyze cosine {vectors} {vectors}", "a vector file was given twice"),
         ("analyze cosine {vectors} --layer 9", "layer 9 is not in these vectors"),
+        ("analyze massive {vectors} --layers 5-10", "layer 5 is not in these vectors"),
         ("analyze norms none.safetensors", "there is no vector file none.safetensors"),
         ("analyze norms {vectors} --out n.json", "cannot write n.json"),
         ("study --settings none.json", "there is no settings file none.json"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.commands import inside
 from caa_lens.cli.output import check_frame_path, show_frame
 
@@ -127,12 +127,13 @@ def massive(
 
     For example:
 
-        caa-lens analyze massive sycophancy.safetensors --k 3 --layers 5-10
+        caa-lens analyze massive sycophancy.safetensors --k 3 --layers 2-4
     """
     from caa_lens.analysis import massive_dimensions
 
     check_frame_path(out)
     wanted = options.parse_layers(layers)
+    inputs.check_files(vectors, wanted)
     frame = massive_dimensions(_load(vectors), k)
     if wanted is not None:
         frame = frame[frame["layer"].isin(wanted)]
