@@ -218,6 +218,33 @@ class ContrastDataset(Sequence[ContrastPair]):
         return ContrastDataset(name, pairs, f"{self.origin}, {what}", _report(pairs, len(pairs), n_other, 0))
 
 
+Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
+"""Whatever takes pairs takes a dataset, or a list of pairs or of ``(prompt, positive, negative)``."""
+
+
+def as_dataset(pairs: Pairs, name: str = "custom") -> ContrastDataset:
+    """A dataset as it is, and a list of pairs or triples as a dataset of this name.
+
+    Raises:
+        TypeError: for a string, which is the name of a dataset or a file, and for what is no list.
+        ValueError: for no pairs, or as `ContrastDataset.from_pairs`.
+    """
+    if isinstance(pairs, ContrastDataset):
+        return pairs
+    if isinstance(pairs, str):
+        raise TypeError(
+            f"pairs is the string {pairs[:60]!r}: load them first, with load_contrast_pairs({pairs[:60]!r})"
+        )
+    if not isinstance(pairs, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"{type(pairs).__name__} {repr(pairs)[:60]} is no dataset: give a ContrastDataset, or a list of "
+            "(prompt, positive, negative)"
+        )
+    if not len(pairs):
+        raise ValueError("no contrast pairs were given: at least one is needed")
+    return ContrastDataset.from_pairs(pairs, name, allow_empty_prompt=True)
+
+
 def check_apart(sets: Mapping[str, Iterable[ContrastPair]]) -> None:
     """Refuse sets, by name, of which two share a question: a result on items that chose the vector is too good.
 

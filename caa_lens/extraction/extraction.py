@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caa_lens.datasets.contrast import ContrastDataset, ContrastPair
+from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
 from caa_lens.engine.branching import branch_residuals
 from caa_lens.engine.packing import Branch
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
@@ -27,8 +27,6 @@ from caa_lens.models.loading import check_layers, model_info
 from caa_lens.models.sites import check_site
 from caa_lens.prompts import PromptFormat, common_prefix, default_format, format_prompt
 from caa_lens.vectors.vectors import Provenance, SteeringVectors
-
-Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def extract_vectors(
         ValueError: For layers or a site the model lacks, no pairs, a role a pair does not have, or a pair whose two
             sides are the same up to the read position.
     """
-    adapter, asked, pairs = adapt(model), check_places(model, layers, site), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), check_places(model, layers, site), as_dataset(pairs)
     total = torch.zeros(len(asked), adapter.d_model, dtype=torch.float64)
 
     def add(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -114,7 +112,7 @@ def extract_activations(
 
     Takes ``2 x pairs x layers x d_model x 4`` bytes of memory.
     """
-    adapter, asked, pairs = adapt(model), check_places(model, layers, site), _dataset(pairs)
+    adapter, asked, pairs = adapt(model), check_places(model, layers, site), as_dataset(pairs)
     sides = torch.empty(2, len(pairs), len(asked), adapter.d_model)
 
     def keep(signs: Tensor, items: Tensor, residuals: Tensor) -> None:
@@ -131,16 +129,6 @@ def check_places(model: HookedModel, layers: Sequence[int] | None, site: str) ->
     for layer in asked:
         check_site(adapter, layer, site)
     return asked
-
-
-def _dataset(pairs: Pairs) -> ContrastDataset:
-    if isinstance(pairs, ContrastDataset):
-        return pairs
-    if isinstance(pairs, str):
-        raise TypeError(f"pairs is the string {pairs!r}: load them first, with load_contrast_pairs({pairs!r})")
-    if not len(pairs):
-        raise ValueError("no contrast pairs were given: at least one is needed")
-    return ContrastDataset.from_pairs(pairs, allow_empty_prompt=True)
 
 
 def _read(

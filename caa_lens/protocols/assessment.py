@@ -95,8 +95,9 @@ def assess(
 
     activations = extract_activations(model, train, layers=layers, site=site, progress=bar("extracting"), **options)
     vectors = activations.vectors()
-    on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
-    layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
+    shown = bar("choosing the layer of")
+    on_dev = sweep(model, vectors, dev, multipliers=multipliers, n_nulls=0, progress=shown, **options)
+    layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))
     there = _at_layer(activations, layer)
     measured = measure(model, there, test, multipliers=multipliers, n_nulls=n_nulls, seed=seed, progress=bar, **options)
     return tabulate(measured, seed=seed)
@@ -163,10 +164,8 @@ def measure(
     place: dict[str, Any] = {"layers": layers, "site": activations.provenance.site, "read": read}
     held_out = extract_activations(model, test, progress=progress("reading"), **place, **options)
     vector = activations.vectors()
-    nulls = [
-        null for kind in KINDS for null in null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations)
-    ]
-    asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, **options}
+    nulls = {kind: null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations) for kind in KINDS}
+    asked: dict[str, Any] = {"multipliers": multipliers, "layers": layers, "n_nulls": 0, **options}
     items = sweep(model, vector, test, nulls=nulls, progress=progress("measuring"), **asked)
     both_ways = _asked_twice(test)
     if both_ways is None:

@@ -81,8 +81,8 @@ def baselines(
     running: Any = {"prompt_format": prompt_format, "batch_size": batch_size, "progress": not quiet}
     vectors = extract_vectors(loaded, train, layers=wanted if layer is None else [layer], site=site, **running)
     if layer is None:
-        on_dev = sweep(loaded, vectors, dev, multipliers=steps, **running)
-        layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
+        on_dev = sweep(loaded, vectors, dev, multipliers=steps, n_nulls=0, **running)
+        layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))
     keywords: Any = {"baselines": tuple(against.split(",")), "method": method, **running}
     if positive_prompt is not None:
         keywords["prompts"] = (positive_prompt, negative_prompt)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.engine.branching import check_context
-from caa_lens.evaluation.actadd.controls import Additions, check_additions, with_controls
+from caa_lens.evaluation.actadd.controls import Additions, check_additions, named_way, with_controls
 from caa_lens.evaluation.fluency import perplexity
 from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.prompts import PromptFormat, format_prompt
@@ -61,8 +61,10 @@ def continuations(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each way x prompt x sample, with ``way``, ``item`` (what is resampled for intervals: the prompt's
-        place, or the sample's where there is one prompt), ``sample``, ``prompt`` and ``text`` (what was written).
+        One row for each way x prompt x sample, with ``vector`` (the additions' name), ``kind`` (``vector``,
+        ``unsteered``, ``random`` or ``nonsense``), ``draw`` (of a control, else -1), ``item`` (what is resampled for
+        intervals: the prompt's place, or the sample's where there is one prompt), ``sample``, ``prompt`` and ``text``
+        (what was written).
 
     Raises:
         TypeError: If ``prompts`` is one string, and as `with_controls`.
@@ -97,7 +99,7 @@ def continuations(
     told = generate(model, asked, steer={way: ways[way] or None for way in ways}, progress=progress, **how)
     rows = [
         {
-            "way": way,
+            **named_way(parts, *way),
             "item": place // n_samples if len(prompts) > 1 else place,
             "sample": place % n_samples,
             "prompt": asked[place],
@@ -200,6 +202,6 @@ def completion_loss(
 
 
 def _texts(written: pd.DataFrame) -> list[str]:
-    if missing := sorted({"way", "item", "prompt", "text"} - set(written.columns)):
+    if missing := sorted({"kind", "draw", "item", "prompt", "text"} - set(written.columns)):
         raise ValueError(f"the frame lacks the columns {', '.join(missing)}: give what continuations() returns")
     return [str(text) for text in written["text"]]
