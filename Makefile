@@ -1,14 +1,16 @@
 # Each target makes the virtual environment it needs, the first time and whenever the dependencies change.
 #   make demo        the whole workflow on the bundled model, in a few minutes
 #   make lab         the notebooks in JupyterLab
-#   make test        lint, types, tests and doctests
-#   make test-tl3    the same tests with HookedTransformer too, under transformer-lens 3.9
+#   make quick       while one works: ruff, and the fast tests on one architecture (under a minute)
+#   make test        lint, types, tests and doctests (about 4 minutes on two cores)
+#   make test-tl3    the tests that depend on the model classes, with HookedTransformer too, under transformer-lens 3.9
+#   make examples    run the documentation's examples and compare what they print with what the pages show
 #   make notebooks   run every notebook
 #   make bench       measure speed and memory, and write docs/benchmarks.md (about 40 minutes, on an idle machine)
 #   make docs        build the documentation into site/ (broken links and references are errors)
 #   make format      let ruff rewrite what it can
 #   make clean       remove the environments and all that tools left
-# Another interpreter: make test PYTHON=python3.12      Some of the tests: make pytest ARGS="tests/test_steering.py -x"
+# Another interpreter: make test PYTHON=python3.12      Some of the tests: make pytest ARGS="tests/steering -x"
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,9 +18,14 @@ VENV_TL3 := .venv-tl3
 ARGS ?=
 # A file's tests stay in one process: they share models and builds.
 PARALLEL ?= -n auto --maxprocesses=4 --dist loadfile
+# Pages and notebooks share nothing, and some take ten times as long as others.
+EACH ?= -n auto --maxprocesses=4 --dist worksteal
+
+# Python keeps what it compiled, whatever the shell says: else every process compiles torch and transformers for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint format pytest test-tl3 notebooks docs bench clean
+.PHONY: help demo lab quick test lint format pytest test-tl3 examples notebooks docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -30,6 +37,10 @@ lab: $(VENV)/.installed
 	$(VENV)/bin/jupyter lab notebooks $(ARGS)
 
 test: lint pytest
+
+quick: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/python -m pytest --quick $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
@@ -43,13 +54,18 @@ format: $(VENV)/.installed
 pytest: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
-# The same tests under the last TransformerLens that has HookedTransformer.
+# Under the last TransformerLens that has HookedTransformer; tests/selection.py says which tests. All: make test-tl3 WHICH=
+WHICH ?= --model-classes
 test-tl3: $(VENV_TL3)/.installed
-	$(VENV_TL3)/bin/python -m pytest $(PARALLEL) $(ARGS)
+	$(VENV_TL3)/bin/python -m pytest $(WHICH) $(PARALLEL) $(ARGS)
+
+examples: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -m examples $(EACH) $(ARGS) tests/test_docs.py
 
 notebooks: $(VENV)/.installed
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
-		$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout=600 -o testpaths= notebooks $(ARGS); \
+		OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -p nbmake --nbmake --nbmake-timeout=600 -o testpaths= $(EACH) \
+			notebooks $(ARGS); \
 	else \
 		echo "no notebooks"; \
 	fi

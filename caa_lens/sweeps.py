@@ -4,7 +4,7 @@ Each item is a question with two answers. Its prompt is run once; every cell of 
 steered tokens (`caa_lens.engine.branching`), and what is kept of it are the log-probabilities of the two answers at the
 first token where they differ: for ``(A)`` and ``(B)``, the letter (CAA, arXiv 2312.06681, section 4). The one minus the
 other is the logit difference of the two answers, which is their log odds. Norm-matched random vectors go through the
-same cells. `caa_lens.evaluation.choices.summarize` turns the frame into effects and intervals.
+same cells. `caa_lens.summarize` turns the frame into effects and intervals.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def sweep(
         layers: Layers to steer; None for all that the vectors have.
         multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
         n_nulls: So many random vectors of each layer's norm go through the same cells.
-        nulls: Other vectors that do, such as `caa_lens.extraction.nulls.null_vectors` gives, under their own names; for
+        nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives, under their own names; for
             several behaviours, a mapping by behaviour.
         seed: Of the random vectors.
         operation: What is done with the vectors, the multiplier being how much of it; see

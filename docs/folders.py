@@ -23,11 +23,11 @@ IMPORTS: dict[str, tuple[str, ...]] = {
         *("evaluation", "judging", "organism", "analysis", "sweeps", "steering", "extraction", "prompts", "engine"),
         *("interventions", "vectors", "models", "datasets", "files"),
     ),
+    "judging": ("evaluation", "steering", "prompts", "engine", "vectors", "models", "datasets", "files"),
     "evaluation": (
         *("sweeps", "steering", "extraction", "prompts", "engine", "interventions", "vectors", "models", "datasets"),
         "files",
     ),
-    "judging": ("steering", "prompts", "engine", "vectors", "models", "datasets", "files"),
     "organism": ("vectors", "files"),
     "analysis": (
         *("steering", "extraction", "prompts", "engine", "interventions", "vectors", "models", "datasets", "files"),

@@ -1,4 +1,4 @@
-"""What on these pages is made, not written: the outputs of examples, the figures, and the page of commands.
+"""What on these pages is made, not written: outputs of examples, figures, the page of commands, the map of the folders.
 
 Every ``python`` block of a page is run, in order and in one namespace, in an empty folder. The ``text`` block right
 after one shows what it prints; a ``bash`` block of `caa-lens` commands is run where it has one. A block with a title is
@@ -8,6 +8,7 @@ for.
 
     python docs/write.py                             all pages, and commands.md
     python docs/write.py docs/quickstart.md          one page
+    python docs/write.py docs/architecture.md        the map of the folders, after a change of docs/folders.py
     python docs/write.py --figures --caa CAA docs/limits.md    with its figures, for which a Chrome is needed, and with
                                                      what is read from a clone of github.com/nrimsky/CAA
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -30,6 +32,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+MADE_OF_FOLDERS = re.compile(r"(<!-- made from docs/folders.py -->\n).*?(<!-- up to here -->)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +140,10 @@ def commands_page() -> str:
         "from the commands (`python docs/write.py`).\n",
         "Results go to the standard output, progress to the standard error. An error that can be expected (a wrong "
         "name, a missing file, settings that do not fit) is one line and exit code 1; `--debug`, anywhere on the line, "
-        "shows the traceback. `--json` prints what a program can read. Options are named after the parameters of the "
-        "Python functions.\n",
+        "shows the traceback. `--json` prints what a program can read.\n",
+        "All commands have one grammar: `COMMAND MODEL [VECTORS...] --data ...`, the model first, vector files next, "
+        "and everything else an option, named after the parameter of the Python function. An option has the same "
+        "meaning and default in all commands, but for a few, such as what a paper used.\n",
     ]
     for name, command in command_tree().items():
         parts.append(f"{'###' if ' ' in name else '##'} caa-lens {name}\n")
@@ -179,6 +184,36 @@ def _parameters(parameters: list[Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def beside(name: str) -> Any:
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def folders_drawn() -> str:
+    """The map of the folders, as an SVG image."""
+    return beside("floors").drawing(beside("folders").IMPORTS)
+
+
+def folders_table() -> str:
+    """Who imports whom, as a table of Markdown."""
+    return beside("floors").table(beside("folders").IMPORTS)
+
+
+def with_folders(text: str) -> str:
+    """A page with the table of who imports whom where it belongs."""
+    return MADE_OF_FOLDERS.sub(lambda marks: f"{marks[1]}\n{folders_table()}\n{marks[2]}", text)
+
+
+def rewrite_folders(page: Path) -> None:
+    """Draw the map of the folders, and put the table of who imports whom into its page."""
+    (DOCS / "architecture.svg").write_text(folders_drawn(), encoding="utf-8")
+    page.write_text(with_folders(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def rewrite(page: Path, also: tuple[str, ...] = (), caa: Path | None = None) -> None:
     """Put what a page's examples print where it is shown, and its figures into ``images``."""
     text = page.read_text(encoding="utf-8")
@@ -213,6 +248,8 @@ def main() -> None:
     if not asked.pages:
         (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
     for page in asked.pages or [page for page in pages() if page.name != "commands.md"]:
+        if page.name == "architecture.md":
+            rewrite_folders(page)
         if examples(page.read_text(encoding="utf-8"), also):
             sys.stderr.write(f"{page}\n")
             rewrite(page, also, asked.caa)

@@ -17,6 +17,7 @@ import jaxtyping
 # Must come before the first import of caa_lens: from here on every annotated call in it is checked, shapes included.
 jaxtyping.install_import_hook("caa_lens", "typechecker.check")
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,23 +25,62 @@ from typing import Any
 
 import numpy as np
 import pytest
+import selection
 import tiny_models
 import torch
 from transformers.utils import logging as transformers_logging
 
-torch.set_num_threads(1)  # the models are so small that a second thread only waits: measured, 47 s of CPU against 127 s
+# The models are so small that a second thread only waits (47 s of CPU against 127 s). No law may depend on the number.
+torch.set_num_threads(int(os.environ.get("CAA_TEST_THREADS", "1")))
 transformers_logging.disable_progress_bar()
 
 SHARED_DATA = Path(__file__).parents[2] / "shared"
 
 _opened: dict[str, Any] = {}
 _fingerprints: dict[str, float] = {}
+_hook_points: dict[str, list[tuple[str, Any]]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="one architecture, and no test that is marked as slow")
+    parser.addoption("--model-classes", action="store_true", help="what depends on TransformerLens's model classes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = [
+        item
+        for item in items
+        if (selection.is_quick(item) or not config.getoption("--quick"))
+        and (selection.touches_a_model_class(item) or not config.getoption("--model-classes"))
+    ]
+    left_out = [item for item in items if item not in set(wanted)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = wanted
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported by now stays: the garbage collector need not look through two million objects again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Fails a test that waits for HookedTransformer here and would not be run where there is one."""
+    report = yield
+    if report.skipped and selection.NEEDS_HOOKED in str(report.longrepr) and not selection.touches_a_model_class(item):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} needs HookedTransformer, and `make test-tl3` leaves it out: see selection.py"
+    return report
 
 
 def _open_once(name: str, load: Callable[[], Any]) -> Any:
     if name not in _opened:
         _opened[name] = load()
         _fingerprints[name] = tiny_models.fingerprint(_opened[name])
+        # Kept, because a bridge looks for them anew at every question: 7 ms after every test, for all models.
+        _hook_points[name] = list(_opened[name].hook_dict.items())
     return _opened[name]
 
 
@@ -57,7 +97,7 @@ def _no_hooks_left() -> Iterator[None]:
     """Fails the test that leaves a hook on a shared model: it would steer every later test."""
     yield
     for name, model in _opened.items():
-        if left := tiny_models.attached_hooks(model):
+        if left := [where for where, point in _hook_points[name] if point.fwd_hooks or point.bwd_hooks]:
             model.reset_hooks(including_permanent=True)
             pytest.fail(f"this test left hooks on the shared model {name}: {left}")
 
@@ -113,11 +153,8 @@ def hooked(tiny_path: Callable[[str], Path]) -> Callable[[str], Any]:
     return lambda style: _open_once(f"hooked-{style}", lambda: tiny_models.load_hooked(tiny_path(style)))
 
 
-@pytest.fixture(scope="module", params=tiny_models.model_cases(), ids="-".join)
-def model(request: pytest.FixtureRequest) -> Any:
-    """Every model class in every style that exists here; `-k bridge-llama` picks one."""
-    kind, style = request.param
-    return request.getfixturevalue(kind)(style)
+model = selection.model_fixture(tiny_models.STYLES)
+"""Every model class in every style that exists here; `-k bridge-llama` picks one."""
 
 
 @pytest.fixture(scope="session")
@@ -129,4 +166,4 @@ def processed_hooked(tiny_path: Callable[[str], Path]) -> Any:
 
 def _skip_without_hooked_transformer() -> None:
     if "hooked" not in tiny_models.available_model_kinds():
-        pytest.skip("needs HookedTransformer, which transformer-lens 4.0 removed; `make test-tl3` runs this test")
+        pytest.skip(f"{selection.NEEDS_HOOKED}, which transformer-lens 4.0 removed; `make test-tl3` runs this test")

@@ -27,6 +27,7 @@ import caa_lens.cli.options as options
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 COMMAND_LINE = ("cli", "commands")  # on the page of commands
+FOLDERS = "caa_lens|data|docs|notebooks|tests"
 
 
 def _writer() -> Any:
@@ -87,6 +88,33 @@ def _is_module(name: str) -> bool:
         return False
 
 
+def missing_names(text: str) -> Iterator[str]:
+    """What a text calls, in code, a name of the package or a file of the repository, and what is none.
+
+    ``NAME`` in a path stands for any name, and so does ``*``.
+    """
+    for code in re.findall(r"`([^`\n]+)`", prose(text)):
+        if found := re.match(r"(?:caa_lens|caa)((?:\.[A-Za-z_]\w*)+)", code):
+            name = "caa_lens" + found[1]
+            if not _is_there(name):
+                yield name
+        elif found := re.fullmatch(rf"(?:{FOLDERS})/[\w./*-]+", code):
+            if not any(ROOT.glob(code.rstrip("/").replace("NAME", "*"))):
+                yield code
+
+
+def _is_there(name: str) -> bool:
+    """Whether a dotted name can be reached: a module, a name in it, or a field of a class in it."""
+    parts = name.split(".")
+    at = next(length for length in range(len(parts), 0, -1) if _is_module(".".join(parts[:length])))
+    value: Any = importlib.import_module(".".join(parts[:at]))
+    for part in parts[at:]:
+        if not hasattr(value, part):
+            return part in getattr(value, "__annotations__", {}) and part == parts[-1]
+        value = getattr(value, part)
+    return True
+
+
 def documented(pages: dict[str, str]) -> list[str]:
     """The modules that the API pages show, below caa_lens."""
     return [name for text in pages.values() for name in re.findall(r"^::: caa_lens\.(\S+)$", text, re.MULTILINE)]
@@ -99,15 +127,23 @@ def modules() -> set[str]:
     return {name for name in dotted if name and name.split(".")[0] not in COMMAND_LINE}
 
 
+def unread(command: Any, arguments: list[str]) -> Iterator[str]:
+    """What a command says to arguments that it cannot read: a needed one that is not there, one too many."""
+    try:
+        command.make_context("command", [*arguments])
+    except Exception as error:
+        yield str(error)
+
+
 def wrong_commands(text: str, tree: dict[str, Any]) -> Iterator[str]:
     """What pages call commands and options of `caa-lens`, and what is none."""
-    called = [
+    whole = [
         arguments
         for block in write.blocks(text)
         if block.language == "bash"
         for arguments in write.commands(block.code)
     ]
-    called += [found.split() for found in re.findall(r"`caa-lens ([^`]+)`", prose(text))]
+    called = whole + [found.split() for found in re.findall(r"`caa-lens ([^`]+)`", prose(text))]
     for arguments in called:
         name = " ".join(arguments[:2]) if " ".join(arguments[:2]) in tree else arguments[0]
         if name.startswith("-"):
@@ -117,7 +153,10 @@ def wrong_commands(text: str, tree: dict[str, Any]) -> Iterator[str]:
             continue
         known = {option for parameter in tree[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
         given = {argument.partition("=")[0] for argument in arguments if re.match(r"--\w", argument)}
-        yield from sorted(f"{name} {option}" for option in given - known - {"--help", "--debug"})
+        unknown = given - known - {"--help", "--debug"}
+        yield from sorted(f"{name} {option}" for option in unknown)
+        if not unknown and arguments in whole:
+            yield from unread(tree[name], arguments[len(name.split()) :])
 
 
 def same(printed: str, shown: str) -> bool:
@@ -148,6 +187,7 @@ def check_examples(page: str, also: tuple[str, ...] = ()) -> int:
     return checked
 
 
+@pytest.mark.examples
 @pytest.mark.usefixtures("_quiet")
 @pytest.mark.parametrize("page", RUN)
 def test_examples_print_what_is_shown(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +195,7 @@ def test_examples_print_what_is_shown(page: str, tmp_path: Path, monkeypatch: py
     assert check_examples(page)
 
 
+@pytest.mark.examples
 @pytest.mark.usefixtures("_quiet")
 def test_published_results_are_what_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
@@ -188,6 +229,27 @@ def test_commands_and_options_are_there(page: str) -> None:
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
     assert PAGES["commands.md"] == write.commands_page(), "run: python docs/write.py"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "../README.md"])
+def test_names_and_files_in_code_are_there(page: str) -> None:
+    assert list(missing_names(with_included(PAGES.get(page) or (DOCS / page).read_text(encoding="utf-8")))) == []
+
+
+def test_names_in_docstrings_are_there() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "caa_lens").rglob("*.py")}
+    missing = {path.relative_to(ROOT).as_posix(): list(missing_names(text)) for path, text in texts.items()}
+    assert {path: names for path, names in missing.items() if names} == {}
+
+
+def test_the_map_of_the_folders_is_what_the_table_gives() -> None:
+    drawn = (DOCS / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == write.folders_drawn(), "run: python docs/write.py docs/architecture.md"
+    page = PAGES["architecture.md"]
+    assert page == write.with_folders(page), "run: python docs/write.py docs/architecture.md"
+    assert write.folders_table() in page
+    described = re.findall(r"^### (\w+)$", page, re.MULTILINE)
+    assert sorted(described) == sorted(write.beside("folders").IMPORTS), "a paragraph for each"
 
 
 def test_every_module_is_on_one_page() -> None:
@@ -262,14 +324,47 @@ def test_a_broken_reference_is_found() -> None:
     assert list(broken_references(bad)) == ["caa_lens.sweeps.swoop", "caa_lens.none", "caa_lens.none.more"]
 
 
+def test_a_missing_name_is_found() -> None:
+    good = "`caa.sweep(model)` `caa_lens.engine.packing.pack` `caa_lens.models.adapters.Adapter.packs` `caa_lens`"
+    fields = "`caa_lens.vectors.Provenance.model` `caa_lens.studies.StudySettings.n_nulls` `caa_lens.cli`"
+    files = "`tests/plain.py` `docs/decisions/` `caa_lens/cli/commands/NAME.py` `docs/images/*.png` `data/behaviors`"
+    assert list(missing_names(good + fields + files + "\n```python\ncaa.swoop\n```\n")) == []
+    bad = "`caa.swoop` `caa_lens.packing` `caa_lens.sweeps.sweep.fast` `tests/test_packing.py` `caa_lens/NAME.rs`"
+    names = ["caa_lens.swoop", "caa_lens.packing", "caa_lens.sweeps.sweep.fast"]
+    assert list(missing_names(bad)) == [*names, "tests/test_packing.py", "caa_lens/NAME.rs"]
+
+
+def test_the_map_of_folders_leaves_out_what_follows() -> None:
+    imports = {"top": ("middle", "low"), "middle": ("low",), "aside": ("low",), "low": ()}
+    floors = write.beside("floors")
+    assert floors.needed(imports) == {"top": ["middle"], "middle": ["low"], "aside": ["low"], "low": []}
+    assert floors.floors(imports) == {"top": 2, "middle": 1, "aside": 1, "low": 0}
+    assert "| **top** | middle, low | nothing |" in floors.table(imports)
+    drawn = floors.drawing(imports)
+    assert drawn.count('class="head"') == 3 and all(f">{folder}</text>" in drawn for folder in imports)
+
+
+def test_boxes_of_the_map_stand_apart_and_within_it() -> None:
+    drawn = write.folders_drawn()
+    width = float(re.search(r'viewBox="0 0 (\d+)', drawn)[1])
+    boxes = [
+        tuple(map(float, box)) for box in re.findall(r'class="box" x="([\d.]+)" y="([\d.]+)" width="(\d+)"', drawn)
+    ]
+    assert all(x >= 0 and x + wide <= width for x, _, wide in boxes)
+    assert all(abs(a[0] - b[0]) > a[2] for i, a in enumerate(boxes) for b in boxes[:i] if a[1] == b[1])
+
+
 def test_a_wrong_command_is_found() -> None:
     tree = write.command_tree()
-    good = (
-        "```bash\ncaa-lens judge world a.parquet --out b.parquet\ncaa-lens sweep m --vector v \\\n    --data d\n```\n"
-    )
+    good = "```bash\ncaa-lens judge world a.parquet --out b.parquet\ncaa-lens sweep m v \\\n    --data d\n```\n"
     assert list(wrong_commands(good + "`caa-lens judge` `caa-lens --help`", tree)) == []
-    bad = "```bash\ncaa-lens swoop m\ncaa-lens sweep m --wrong 3 --data d\ncaa-lens judge nobody\n```\n`caa-lens asess`"
+    bad = (
+        "```bash\ncaa-lens swoop m\ncaa-lens sweep m v --wrong 3 --data d\ncaa-lens judge nobody\n```\n`caa-lens asess`"
+    )
     assert list(wrong_commands(bad, tree)) == ["swoop m", "sweep --wrong", "judge nobody", "asess"]
+    unreadable = "```bash\ncaa-lens sweep m --data d\ncaa-lens extract m pairs --data d --out v.safetensors\n```\n"
+    missing, extra = wrong_commands(unreadable, tree)
+    assert "vectors" in missing.lower() and "unexpected extra argument" in extra
 
 
 @pytest.mark.parametrize(

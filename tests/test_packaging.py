@@ -93,7 +93,9 @@ def test_the_source_archive_can_be_tested_and_read(built):
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
-    for name in ("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt", "tests/conftest.py", ".ci/run"):
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "constraints.txt", ".ci/run"):
+        assert name in names
+    for name in (".pre-commit-config.yaml", "tests/conftest.py", "docs/folders.py", "docs/architecture.svg"):
         assert name in names
     assert {f"data/{name}" for name in data_files()} <= names
 

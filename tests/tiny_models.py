@@ -79,11 +79,11 @@ def available_model_kinds() -> tuple[Kind, ...]:
     return ("bridge", "hooked") if int(version("transformer-lens").split(".")[0]) < 4 else ("bridge",)
 
 
-def model_cases() -> list[tuple[Kind, str]]:
-    """Returns every (kind, style) that can be made here."""
-    cases: list[tuple[Kind, str]] = [("bridge", style) for style in STYLES]
+def model_cases(styles: tuple[str, ...] = STYLES) -> list[tuple[Kind, str]]:
+    """Returns every (kind, style) that can be made here, of these styles."""
+    cases: list[tuple[Kind, str]] = [("bridge", style) for style in styles]
     if "hooked" in available_model_kinds():
-        cases += [("hooked", style) for style in HOOKED_STYLES]
+        cases += [("hooked", style) for style in styles if style in HOOKED_STYLES]
     return cases
 
 

@@ -37,7 +37,7 @@ AT_ONCE = 8192
 
 
 def logit_lens(
-    model: HookedModel, vectors: SteeringVector | SteeringVectors, k: int = 10, *, norm: Norm = "weight"
+    model: HookedModel, vectors: SteeringVector | SteeringVectors, k: int = 5, *, norm: Norm = "weight"
 ) -> pd.DataFrame:
     """The tokens that a vector speaks for, and those it speaks against, layer by layer.
 

@@ -1,13 +1,11 @@
-"""What commands read: items, running text, vector files under names; and the few columns that fit a terminal."""
+"""How what commands are given is read: items, vector files, values by name; and the few columns that fit a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from caa_lens.cli import options
 
@@ -16,18 +14,6 @@ if TYPE_CHECKING:
 
     from caa_lens.datasets.contrast import ContrastDataset
     from caa_lens.vectors.vectors import SteeringVectors
-
-File = Annotated[Path, typer.Argument(help="A vector file, as `extract` writes it.")]
-Files = Annotated[list[Path], typer.Argument(help="Vector files, as `extract` writes them.")]
-Items = Annotated[str, typer.Option("--data", help="The items: a bundled behaviour, or a file in the CAA schema.")]
-ItemsPart = Annotated[str, typer.Option("--part", help="Which file of a bundled behaviour: generate or test_ab.")]
-Texts = Annotated[
-    str, typer.Option(help="Running text: neutral, facts or opinions (bundled), a .txt with a text a line, or a .json.")
-]
-Random = Annotated[int, typer.Option("--random", "--n-random", min=0, help="So many random vectors beside each.")]
-Norm = Annotated[str, typer.Option(help="own: vectors as long as they are; target: as long as the one that is there.")]
-Sign = Annotated[int, typer.Option(help="1 steers along the vectors, -1 against them.")]
-Out = Annotated[Path | None, typer.Option(help="Save the table as .parquet or .csv.")]
 
 
 def read_items(source: str, part: str, other_answers: str) -> ContrastDataset:
@@ -55,21 +41,71 @@ def read_vectors(files: Sequence[Path], model: Any, layers: Sequence[int] | None
     return dict(zip(names, every, strict=True))
 
 
-def check_files(files: Sequence[Path]) -> None:
-    """Refuse files that are not there, or there twice, before a model is loaded."""
+def check_files(files: Sequence[Path], layers: Sequence[int] | None = None) -> None:
+    """Refuse files that hold no vectors, or not of these layers, or are given twice, before a model is loaded."""
+    from caa_lens.vectors.vectors import SteeringVectors
+
     for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no vector file {file}")
+        found = SteeringVectors.load(file)
+        for layer in layers or ():
+            found[layer]
     if len(set(files)) < len(files):
         raise ValueError("a vector file was given twice: give each once")
 
 
-def named_file(text: str) -> tuple[str, str]:
-    """``NAME=FILE`` of the option ``--data`` as its two parts."""
+def check_layer(file: Path | None, layer: int | None) -> None:
+    """Refuse a file without a layer, a layer without a file, or one that is not in it, before a model is loaded."""
+    if (file is None) != (layer is None):
+        raise ValueError("a vector file and --layer go together: give both, or neither")
+    if file is not None and layer is not None:
+        check_files([file], [layer])
+
+
+def named_file(option: str, text: str) -> tuple[str, str]:
+    """``NAME=FILE`` of an option as its two parts."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise ValueError(f"--data {text!r} cannot be read: give NAME=FILE, such as sycophancy=items.json")
+        raise ValueError(f"{option} {text!r} cannot be read: give NAME=FILE, such as sycophancy=items.json")
     return name, value
+
+
+def of_each(given: Sequence[str] | None, names: Collection[str], *, shared: bool = False) -> dict[str, str]:
+    """The data of each vector, from ``NAME=DATA`` of the option ``--data``; its own name where nothing is given.
+
+    Args:
+        given: What the option was given.
+        names: Of the vectors.
+        shared: Whether ``DATA`` alone may be for several vectors, and not just for a single one.
+
+    Raises:
+        ValueError: For another name, or for ``DATA`` alone where it would be unclear whose it is.
+    """
+    alone = shared or len(names) == 1
+    own: dict[str, str] = {}
+    of_all: str | None = None
+    for text in given or ():
+        name, equals, source = text.partition("=")
+        if equals and name in names and source:
+            own[name] = source
+        elif text and not equals and alone:
+            of_all = text
+        else:
+            what = "DATA, or NAME=DATA" if alone else "NAME=DATA"
+            raise ValueError(f"--data {text!r} cannot be read: give {what} with one of {', '.join(names)} for NAME")
+    return {name: own.get(name, of_all or name) for name in names}
+
+
+def read_rubrics(given: Sequence[str] | None) -> dict[str, str]:
+    """Rubrics by behaviour, from what ``--rubric`` gave."""
+    rubrics: dict[str, str] = {}
+    for text in given or ():
+        behavior, equals, name = text.partition("=")
+        if not (behavior and equals and name):
+            raise ValueError(f"--rubric {text!r} cannot be read: give BEHAVIOR=FILE, such as kindness=kindness.txt")
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"there is no file {name}")
+        rubrics[behavior] = Path(name).read_text(encoding="utf-8")
+    return rubrics
 
 
 def numbers(
@@ -100,6 +136,14 @@ def numbers(
         what = option.removeprefix("--")
         raise ValueError(f"no {what} is given for {', '.join(missing)}: give {option} NUMBER for all, or NAME=NUMBER")
     return {name: chosen.get(name, of_all or 0.0) for name in names}
+
+
+def layer_of_each(given: Sequence[str], vectors: Sequence[SteeringVectors]) -> dict[str, int]:
+    """The layer of each vector by its name, from ``--layer``; one that is not among its layers is refused."""
+    layers = {name: int(at) for name, at in numbers(given, "--layer", [each.name for each in vectors]).items()}
+    for each in vectors:
+        each[layers[each.name]]
+    return layers
 
 
 def narrow(table: pd.DataFrame, first: Sequence[str], last: Sequence[str] = ()) -> pd.DataFrame:

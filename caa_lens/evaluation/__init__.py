@@ -12,3 +12,4 @@ from caa_lens.evaluation import harness as harness
 from caa_lens.evaluation import items as items
 from caa_lens.evaluation import reliability as reliability
 from caa_lens.evaluation import side_effects as side_effects
+from caa_lens.evaluation import statistics as statistics

@@ -12,7 +12,6 @@ own files, `mmlu.json` (57 categories of 10) and `truthful_qa.json`, are read as
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.datasets.records import Problems, check_record, read_records
+from caa_lens.evaluation.statistics import Resampled, against_nulls, balanced, mcnemar, mean_of, resampled, upper_limit
 from caa_lens.files.bundled import data_dir
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
@@ -139,7 +139,7 @@ def capabilities(
         layers: Layers to steer; None for all that the vectors have.
         multipliers: 0, against which every change is measured, is added where it is missing.
         n_nulls: So many random vectors of each layer's norm go through the same cells.
-        nulls: Other vectors that do, such as `caa_lens.extraction.nulls.null_vectors` gives.
+        nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives.
         seed: Of the random vectors.
         prompt_format: See `format_prompt`.
         system: A system prompt for every question.
@@ -183,23 +183,22 @@ def summarize_capabilities(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed
     Returns:
         A frame with ``set``, ``behavior``, ``layer``, ``multiplier``, ``n_items``, and
         ``accuracy`` and ``p_correct`` (the right letter's share of the two, the paper's measure), each with its change
-        since multiplier 0 and the change's paired 95 % interval: ``accuracy_change``, ``accuracy_low``,
-        ``accuracy_high``, ``p_change``, ``p_low``, ``p_high``;
-        ``balanced``, ``balanced_change``, ``balanced_low``, ``balanced_high``: the mean accuracy where A is right and
-        where B is, averaged (NaN where one letter is always right);
+        since multiplier 0 and the change's paired 95 % interval: ``accuracy_change``, ``accuracy_change_low``,
+        ``accuracy_change_high``, and the same of ``p_correct_change``;
+        ``accuracy_balanced`` and, with its interval, ``accuracy_balanced_change``: the mean accuracy where A is right
+        and where B is, averaged (NaN where one letter is always right);
         ``macro``, ``macro_change``: accuracy averaged over categories;
         ``gained``, ``lost``: items right only now, and only before; ``p_mcnemar``: the exact two-sided p of McNemar's
         test that both are equally likely; ``lost_high``: the exact 97.5 % upper limit (Clopper-Pearson) of the share of
         items lost, which resampling would put at 0 where none of these was;
         ``p_a``, ``letter_drift``: share of A of the two, and its change; ``mass``: of both letters;
-        ``n_random``, ``random_change``, ``random_low``, ``random_high``: the mean and the 2.5 and 97.5 % quantiles of
-        the accuracy change under random vectors in the same cell; ``worse_than_random``: the share of them that keep
-        more accuracy. The same columns for every other kind of null.
+        ``n_random``, ``random_mean``, ``random_low``, ``random_high``: the mean and the 2.5 and 97.5 % quantiles of the
+        accuracy change under random vectors in the same cell; ``worse_than_random``: the share of them that keep more
+        accuracy. The same columns for every other kind of null.
 
     Raises:
         ValueError: If the frame is not one of `capabilities`, or its cells differ in their items.
     """
-    import numpy as np
     import pandas as pd
 
     needed = {*CELL, "vector", "item", "letter", "category", "correct", "p_matching", "p_a", "mass"}
@@ -213,30 +212,17 @@ def summarize_capabilities(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed
         base = own[(own["multiplier"] == 0) & (own["layer"] == own["layer"].min())].sort_values("item")
         if base.empty:
             raise ValueError(f"the frame of {name} has no rows at multiplier 0, against which changes are measured")
-        strata = [np.flatnonzero(base["letter"] == letter) for letter in sorted(set(base["letter"]))]
-        generator = np.random.default_rng(seed)
-        draws = [group[generator.integers(0, len(group), (n_bootstrap, len(group)))] for group in strata]
+        items = resampled(base["letter"].fillna("").astype(str).to_numpy(), n_bootstrap, seed)
         for key, cell in own.groupby(["layer", "multiplier"], sort=True):
             layer, multiplier = cast("tuple[int, float]", key)
             here = (part["layer"] == layer) & (part["multiplier"] == multiplier)
             rows.append(
                 {"set": name, "behavior": behavior, "layer": int(layer), "multiplier": float(multiplier)}
-                | _measured(cell, base, strata, draws)
+                | _measured(cell, base, items)
             )
             for kind in kinds:
                 rows[-1] |= _against(kind, part[here & (kind_of == kind)], base, rows[-1]["accuracy_change"])
     return pd.DataFrame(rows)
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p that an item is as likely to be gained as lost (McNemar 1947, with the binomial).
-
-    >>> mcnemar(0, 5), mcnemar(3, 3), mcnemar(0, 0)
-    (0.0625, 1.0, 1.0)
-    """
-    n = gained + lost
-    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**n)
 
 
 def describe_capabilities(table: pd.DataFrame) -> list[str]:
@@ -265,53 +251,30 @@ def _has_both_texts(row: Mapping[str, str]) -> bool:
     return all(row.get(f"{side}_full_text", "not given").strip() for side in ANSWERS)
 
 
-def _measured(
-    cell: pd.DataFrame, base: pd.DataFrame, strata: list[np.ndarray], draws: list[np.ndarray]
-) -> dict[str, Any]:
+def _measured(cell: pd.DataFrame, base: pd.DataFrame, items: Resampled) -> dict[str, Any]:
     """Everything of one cell but its nulls."""
-    import numpy as np
-
     cell = cell.sort_values("item")
     moved = _change(cell, base)
     shifted = cell["p_matching"].to_numpy() - base["p_matching"].to_numpy()
-    together = np.concatenate(draws, axis=1)
-
-    def interval(resampled: np.ndarray) -> tuple[float, float]:
-        low, high = np.quantile(resampled, [0.025, 0.975])
-        return float(low), float(high)
-
     right = cell["correct"].to_numpy().astype(float)
     by_category, before = (part.groupby("category")["correct"].mean().mean() for part in (cell, base))
     gained, lost = int((moved > 0).sum()), int((moved < 0).sum())
-    row: dict[str, Any] = {"n_items": len(cell), "accuracy": right.mean(), "accuracy_change": moved.mean()}
-    row["accuracy_low"], row["accuracy_high"] = interval(moved[together].mean(axis=1))
-    row |= {"p_correct": cell["p_matching"].mean(), "p_change": shifted.mean()}
-    row["p_low"], row["p_high"] = interval(shifted[together].mean(axis=1))
-    if len(strata) > 1:
-        row["balanced"] = np.mean([right[group].mean() for group in strata])
-        row["balanced_change"] = np.mean([moved[group].mean() for group in strata])
-        bounds = interval(np.mean([moved[drawn].mean(axis=1) for drawn in draws], axis=0))
-        row["balanced_low"], row["balanced_high"] = bounds
-    else:
-        row |= dict.fromkeys(["balanced", "balanced_change", "balanced_low", "balanced_high"], np.nan)
+    row: dict[str, Any] = {"n_items": len(cell), "accuracy": right.mean()}
+    row |= items.mean(moved).columns("accuracy_change") | {"p_correct": cell["p_matching"].mean()}
+    row |= items.mean(shifted).columns("p_correct_change")
+    row["accuracy_balanced"] = balanced(right, items.halves)
+    row |= items.balanced(moved).columns("accuracy_balanced_change")
     return row | {
         "macro": by_category,
         "macro_change": by_category - before,
         "gained": gained,
         "lost": lost,
         "p_mcnemar": mcnemar(gained, lost),
-        "lost_high": _upper_limit(lost, len(cell)),
+        "lost_high": upper_limit(lost, len(cell)),
         "p_a": cell["p_a"].mean(),
         "letter_drift": cell["p_a"].mean() - base["p_a"].mean(),
         "mass": cell["mass"].mean(),
     }
-
-
-def _upper_limit(count: int, n: int) -> float:
-    """The share at which so few as ``count`` of ``n`` would be seen 2.5 times in 100."""
-    from scipy.stats import beta
-
-    return 1.0 if count == n else float(cast(Any, beta).ppf(0.975, count + 1, n - count))
 
 
 def _change(cell: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
@@ -323,20 +286,12 @@ def _change(cell: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
 
 def _against(kind: str, rows: pd.DataFrame, base: pd.DataFrame, change: float) -> dict[str, float]:
     """The accuracy change that nulls of one kind make in one cell."""
-    import numpy as np
-
-    names = [f"{kind}_change", f"{kind}_low", f"{kind}_high", f"worse_than_{kind}"]
-    if rows.empty:
-        return {f"n_{kind}": 0, **dict.fromkeys(names, np.nan)}
-    parts = [_change(part.sort_values("item"), base).mean() for _, part in rows.groupby("vector", sort=False)]
-    changes = np.array(parts)
-    low, high = np.quantile(changes, [0.025, 0.975])
-    values = (changes.mean(), low, high, (changes > change).mean())
-    return {f"n_{kind}": len(changes), **dict(zip(names, map(float, values), strict=True))}
+    changes = [float(_change(part.sort_values("item"), base).mean()) for _, part in rows.groupby("vector", sort=False)]
+    return against_nulls(change, changes, tail="less").columns(kind, "worse_than") | {f"{kind}_mean": mean_of(changes)}
 
 
 def _sentence(row: Mapping[str, Any]) -> str:
-    low, high, n = row["accuracy_low"], row["accuracy_high"], row["n_items"]
+    low, high, n = row["accuracy_change_low"], row["accuracy_change_high"], row["n_items"]
     before = round((row["accuracy"] - row["accuracy_change"]) * n)
     if row["p_mcnemar"] < 0.05:
         said = f"answers are {'lost' if row['lost'] > row['gained'] else 'gained'}"
@@ -346,11 +301,12 @@ def _sentence(row: Mapping[str, Any]) -> str:
         f"{row['set']} at {row['multiplier']:+g} on layer {row['layer']}: {said}. {before} of {n} were right, "
         f"{round(row['accuracy'] * n)} are ({row['gained']} gained, {row['lost']} lost, McNemar p "
         f"{row['p_mcnemar']:.2g}; change {row['accuracy_change']:+.1%} [{low:+.1%}, {high:+.1%}]), and the right "
-        f"letter's share moves by {row['p_change']:+.3f} [{row['p_low']:+.3f}, {row['p_high']:+.3f}]"
+        f"letter's share moves by {row['p_correct_change']:+.3f} [{row['p_correct_change_low']:+.3f}, "
+        f"{row['p_correct_change_high']:+.3f}]"
     )
     if row["n_random"]:
         text += (
-            f"; random vectors of the same norm change accuracy by {row['random_change']:+.1%} "
+            f"; random vectors of the same norm change accuracy by {row['random_mean']:+.1%} "
             f"[{row['random_low']:+.1%}, {row['random_high']:+.1%}], and {row['worse_than_random']:.0%} keep more"
         )
     return f"{text}; p(A) moves by {row['letter_drift']:+.2f}, the mass of both letters is {row['mass']:.2f}."

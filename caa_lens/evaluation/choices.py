@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from caa_lens.evaluation.statistics import Resampled, against_nulls, balanced, direction, resampled
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -46,7 +48,6 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         ValueError: If the frame is not a sweep's, has no rows at multiplier 0, or does not have the same items in every
             cell.
     """
-    import numpy as np
     import pandas as pd
 
     needed = {"behavior", "vector", "item", "letter", "logp_matching", "logp_other", "p_matching", "p_a", "mass", *CELL}
@@ -60,37 +61,30 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         base = own[(own["multiplier"] == 0) & (own["layer"] == own["layer"].min())].sort_values("item")
         if base["item"].duplicated().any():
             raise ValueError(f"the sweep of {behavior} has items more than once: were two sweeps put together?")
-        strata, halves = letter_groups(base["letter"].fillna("").astype(str).to_numpy())
-        groups = [strata[letter] for letter in halves]
-        resampled = resamplings(strata, n_bootstrap, np.random.default_rng(seed))
-        together, draws = np.concatenate([*resampled.values()], axis=1), [resampled[letter] for letter in halves]
+        items = resampled(base["letter"].fillna("").astype(str).to_numpy(), n_bootstrap, seed)
         kind_of = part["vector"].astype(str).str.rpartition("-")[0]
         kinds = dict.fromkeys(["random", *kind_of[part["vector"] != "behavior"]])
-        nulls = {kind: _null_effects(part[kind_of == kind], base, groups) for kind in kinds}
+        nulls = {kind: _null_effects(part[kind_of == kind], base, items) for kind in kinds}
         for (layer, multiplier), cell in _cells(own):
             moved = _moved(cell, base)
-            low, high = np.quantile(_mean(moved, together), [0.025, 0.975])
-            balanced_low, balanced_high = np.quantile(balanced(moved, draws), [0.025, 0.975])
+            even = items.balanced(moved)
             row: dict[str, Any] = {
                 "behavior": behavior,
                 "layer": layer,
                 "multiplier": multiplier,
                 "n_items": len(cell),
                 "p_matching": cell["p_matching"].mean(),
-                "effect": moved.mean(),
-                "effect_low": low,
-                "effect_high": high,
-                "effect_balanced": float(balanced(moved, groups)),
-                "n_balanced": sum(len(group) for group in groups),
-                "balanced_low": balanced_low,
-                "balanced_high": balanced_high,
+                **items.mean(moved).columns("effect"),
+                **even.columns("effect_balanced", "balanced"),
+                "n_balanced": sum(map(len, items.halves)),
                 "share_wrong": _share_wrong(cell, base, multiplier),
                 "p_a": cell["p_a"].mean(),
                 "letter_drift": cell["p_a"].mean() - base["p_a"].mean(),
                 "mass": cell["mass"].mean(),
             }
             for kind, effects in nulls.items():
-                row |= _against(kind, effects.get((layer, multiplier)), row["effect_balanced"], multiplier)
+                there = effects.get((layer, multiplier), [])
+                row |= against_nulls(even.value, there, tail=direction(multiplier)).columns(kind)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -179,36 +173,6 @@ def _moved(cell: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
     return cell["p_matching"].to_numpy() - base["p_matching"].to_numpy()
 
 
-def letter_groups(letters: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Item places by matching letter ("" for none), and the letters whose means are averaged.
-
-    Those are A and B; the one group of all where no item has a letter; nothing where letters cannot be balanced because
-    only one of the two is there.
-    """
-    import numpy as np
-
-    strata = {str(letter): np.flatnonzero(letters == letter) for letter in sorted(set(letters))}
-    if set(strata) == {""}:
-        return strata, [""]
-    return strata, ["A", "B"] if {"A", "B"} <= set(strata) else []
-
-
-def resamplings(strata: dict[str, np.ndarray], n: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Bootstrap draws ``[n, item]`` of each group of places from itself."""
-    return {letter: group[generator.integers(0, len(group), (n, len(group)))] for letter, group in strata.items()}
-
-
-def _mean(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return values[places].mean(axis=-1)
-
-
-def balanced(values: np.ndarray, groups: list[np.ndarray]) -> Any:
-    """The mean of the groups' means; over the last axis, so that resamplings ``[n, item]`` serve as well."""
-    import numpy as np
-
-    return np.mean([_mean(values, group) for group in groups], axis=0) if groups else np.nan
-
-
 def _share_wrong(cell: pd.DataFrame, base: pd.DataFrame, multiplier: float) -> float:
     if multiplier == 0:
         return float("nan")
@@ -216,26 +180,11 @@ def _share_wrong(cell: pd.DataFrame, base: pd.DataFrame, multiplier: float) -> f
     return float(((odds - before) * multiplier < 0).mean())
 
 
-def _null_effects(
-    part: pd.DataFrame, base: pd.DataFrame, groups: list[np.ndarray]
-) -> Mapping[tuple[int, float], np.ndarray]:
+def _null_effects(part: pd.DataFrame, base: pd.DataFrame, items: Resampled) -> Mapping[tuple[int, float], list[float]]:
     """Balanced effects of the nulls of one kind, by layer and multiplier."""
-    import numpy as np
-
     found: dict[tuple[int, float], list[float]] = {}
     for _, of_one in part.groupby("vector", sort=False):
         for cell, rows in _cells(of_one):
             moved = _moved(rows, base)
-            found.setdefault(cell, []).append(float(balanced(moved, groups)))
-    return {cell: np.array(effects) for cell, effects in found.items()}
-
-
-def _against(kind: str, null: np.ndarray | None, effect: float, multiplier: float) -> dict[str, float]:
-    import numpy as np
-
-    if null is None:
-        return {f"n_{kind}": 0, f"{kind}_low": np.nan, f"{kind}_high": np.nan, f"beats_{kind}": np.nan}
-    low, high = np.quantile(null, [0.025, 0.975])
-    beaten = float((null < effect).mean() if multiplier > 0 else (null > effect).mean())
-    beaten = beaten if effect == effect else np.nan  # nothing was compared where letters cannot be balanced
-    return {f"n_{kind}": len(null), f"{kind}_low": low, f"{kind}_high": high, f"beats_{kind}": beaten}
+            found.setdefault(cell, []).append(balanced(moved, items.halves))
+    return found

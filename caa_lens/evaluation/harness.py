@@ -99,9 +99,9 @@ def evaluate(
 
     Returns:
         One row for each way of steering x task (or group) x metric x filter, with ``steer``, ``task``, ``metric``,
-        ``filter``, ``value``, ``stderr`` (over documents), ``n`` (documents), ``change`` (since unsteered) and
-        ``change_stderr`` (paired: the same documents), and ``higher_is_better``. Standard errors are NaN for a group's
-        metric that is no mean over its documents.
+        ``filter``, ``value``, ``stderr`` (over documents), ``n_documents``, ``value_change`` (since unsteered) and
+        ``value_change_stderr`` (paired: the same documents), and ``higher_is_better``. Standard errors are NaN for a
+        group's metric that is no mean over its documents.
 
     Raises:
         ImportError: If lm_eval is not installed.
@@ -266,8 +266,8 @@ def _rows(
         spread, paired = standard_errors(found, base, aggregate, n_bootstrap, seed)
         rows.append(
             {"steer": way, **{name: found[name] for name in names}, "value": found["value"], "stderr": spread}
-            | {"n": len(found["documents"]), "change": found["value"] - base["value"], "change_stderr": paired}
-            | {"higher_is_better": found["higher_is_better"]}
+            | {"n_documents": len(found["documents"]), "value_change": found["value"] - base["value"]}
+            | {"value_change_stderr": paired, "higher_is_better": found["higher_is_better"]}
         )
     return rows
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
-from caa_lens.evaluation.choices import balanced, letter_groups, resamplings
+from caa_lens.evaluation.statistics import NOTHING, Estimate, Resampled, resampled, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _NEEDED = {"behavior", "vector", "layer", "multiplier", "item", "letter", "logp_matching", "logp_other"}
 _SLOPES = ("slope", "slope_positive", "slope_negative")
 _CHOICE = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*", re.MULTILINE)
-_Z = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
 
 def steerability(frame: pd.DataFrame) -> pd.DataFrame:
@@ -81,30 +80,25 @@ def steerability_summary(frame: pd.DataFrame, n_bootstrap: int = 2000, seed: int
     Raises:
         ValueError: As `steerability`, or for no resamplings.
     """
-    import numpy as np
     import pandas as pd
 
-    if n_bootstrap < 1:
-        raise ValueError(
-            f"n_bootstrap is {n_bootstrap}: an interval needs at least 1 resampling, 1000 or more are good"
-        )
     rows: list[dict[str, Any]] = []
     for (behavior, layer), items in steerability(frame).groupby(["behavior", "layer"], sort=False):
         items = items[items["slope"].notna()]
         n = len(items)
-        draws = np.random.default_rng(seed).integers(0, n, (n_bootstrap, n)) if n else None
-        means = {name: _mean_slope(items[name].to_numpy(), draws) for name in _SLOPES}
+        drawn = resampled(n, n_bootstrap, seed)
+        by_letter = resampled(items["letter"].fillna("").astype(str).to_numpy(), n_bootstrap, seed)
+        slopes = {name: items[name].to_numpy(dtype=float) for name in _SLOPES}
         row: dict[str, Any] = {"behavior": behavior, "layer": layer, "n_items": n}
-        row |= dict(zip(("slope", "slope_low", "slope_high"), means["slope"][:3], strict=True))
-        columns = ("slope_balanced", "slope_balanced_low", "slope_balanced_high")
-        row |= dict(zip(columns, _balanced_slope(items, n_bootstrap, seed), strict=True))
+        row |= drawn.mean(slopes["slope"]).columns("slope")
+        row |= by_letter.balanced(slopes["slope"]).columns("slope_balanced")
         row["slope_sd"] = items["slope"].std()
-        row["share_anti"] = means["slope"][3]
+        row["share_anti"] = _share_below(slopes["slope"])
         row["anti_low"], row["anti_high"] = wilson(int((items["slope"] < 0).sum()), n)
         row["spearman"] = items["spearman"].mean()
         for name in _SLOPES[1:]:
-            columns = (name, f"{name}_low", f"{name}_high", f"share_anti_{name.removeprefix('slope_')}")
-            row |= dict(zip(columns, means[name], strict=True))
+            row |= _mean_slope(slopes[name], drawn).columns(name)
+            row[f"share_anti_{name.removeprefix('slope_')}"] = _share_below(slopes[name])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -213,38 +207,17 @@ def _rank_correlation(odds: np.ndarray) -> np.ndarray:
     return np.divide((rows[:, None] * ranks).sum(axis=0), size, out=found, where=size > 0)
 
 
-def _mean_slope(slopes: np.ndarray, draws: np.ndarray | None) -> tuple[float, float, float, float]:
-    """The mean, its bootstrap interval, and the share below 0; NaN where there are none."""
+def _mean_slope(slopes: np.ndarray, drawn: Resampled) -> Estimate:
+    """NaN where a side of 0 has too few multipliers for slopes."""
     import numpy as np
 
-    if draws is None or bool(np.isnan(slopes).any()):
-        return float("nan"), float("nan"), float("nan"), float("nan")
-    low, high = np.quantile(slopes[draws].mean(axis=1), [0.025, 0.975])
-    return float(slopes.mean()), float(low), float(high), float((slopes < 0).mean())
+    return NOTHING if bool(np.isnan(slopes).any()) else drawn.mean(slopes)
 
 
-def _balanced_slope(items: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float, float]:
-    """The mean of the letters' mean slopes, as `summarize` balances effects, and its bootstrap interval."""
+def _share_below(slopes: np.ndarray) -> float:
     import numpy as np
 
-    slopes = items["slope"].to_numpy(dtype=float)
-    strata, letters = letter_groups(items["letter"].fillna("").astype(str).to_numpy())
-    if not len(slopes) or not letters:
-        return float("nan"), float("nan"), float("nan")
-    drawn = resamplings(strata, n_bootstrap, np.random.default_rng(seed))
-    means = balanced(slopes, [drawn[letter] for letter in letters])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(balanced(slopes, [strata[letter] for letter in letters])), float(low), float(high)
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (1927, J. American Statistical Association 22), which holds for few items."""
-    if not n:
-        return float("nan"), float("nan")
-    share, spread = hits / n, _Z**2 / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = (spread * share * (1 - share) + spread**2 / 4) ** 0.5 / (1 + spread)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return float((slopes < 0).mean()) if len(slopes) and not bool(np.isnan(slopes).any()) else float("nan")
 
 
 def _exchanged(pair: ContrastPair, where: str) -> ContrastPair:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caa_lens.evaluation.statistics import quantile_interval
 from caa_lens.extraction.extraction import ContrastActivations
 from caa_lens.vectors.vectors import describe_layers
 
@@ -96,7 +97,7 @@ def split_half(activations: ContrastActivations, n_splits: int = 100, seed: int 
             (1 - first) @ differences,
         )  # sums: a cosine does not see by what they are divided
         cosines = (one * other).sum(dim=-1) / (_norms(one) * _norms(other))
-        low, high = torch.quantile(cosines, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        low, high = quantile_interval(cosines.numpy())
         rows.append({"layer": layer, "n_pairs": n, "cosine": float(cosines.mean()), "low": low, "high": high})
     return pd.DataFrame(rows)
 

@@ -1,7 +1,7 @@
 """An explorer for notebooks: turn a vector up and down, and watch what the model says.
 
 `explorer` shows a prompt's text without and with steering, every token coloured by how much of the vector it has, and
-for a question with two choices the probability of each. It only calls `caa_lens.explorer.looking.look`, draws what
+for a question with two choices the probability of each. It only calls `caa_lens.explorer.look`, draws what
 comes back, and remembers the last few settings.
 
 What is drawn always belongs to the settings written above it: a change hides the last result before anything runs,

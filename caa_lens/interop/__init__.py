@@ -1,6 +1,6 @@
 """Other tools' formats, in and out: one module for each.
 
-It knows of values and files, of no model; notebooks and commands import it.
+Notebooks and users import this, and no folder does. It knows of values and files, of no model.
 """
 
 from caa_lens.interop import caa_repository as caa_repository

@@ -2,7 +2,7 @@
 
 Where CAA has one direction, added from the last prompt token on, ActAdd (arXiv 2308.10248) has one for each position of
 a pair of short prompts, added to as many positions of the prompt that is to be steered, and to none of the new tokens.
-`caa_lens.steering.activation_addition.addition` makes these.
+`caa_lens.steering.addition` makes these.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Endpoint:
     base_url: str | None = None
     key_from: str | None = "OPENAI_API_KEY"
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    timeout: float = 60.0
+    timeout: float = 120.0
     retries: int = 6
     asks: int = 3
     per_minute: float | None = None

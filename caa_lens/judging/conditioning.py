@@ -19,6 +19,7 @@ from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.engine.branching import check_batch_size, check_context
 from caa_lens.engine.decoding import Sampler, decoding
 from caa_lens.engine.memory import rows_at_once
+from caa_lens.evaluation.statistics import resampled
 from caa_lens.judging.answers import check_answers
 from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.prompts import PromptForm, PromptFormat, format_prompt
@@ -133,12 +134,11 @@ def consistency(scored: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0)
         row |= dict.fromkeys((*names, "share_consistent", "p_exchanged"), float("nan"))
         if len(paired):
             generator = np.random.default_rng(seed)
-            draws = apart[generator.integers(0, len(apart), (n_bootstrap, len(apart)))].mean(axis=1)
+            difference = resampled(len(apart), n_bootstrap, generator).mean(apart)
             flips = (apart * generator.choice([-1.0, 1.0], (n_bootstrap, len(apart)))).mean(axis=1)
-            low, high = np.quantile(draws, [0.025, 0.975])
             as_large = int((np.abs(flips) >= abs(apart.mean()) - 1e-12).sum())
             row |= {"after_matching": paired["matching"].mean(), "after_other": paired["other"].mean()}
-            row |= {"difference": apart.mean(), "difference_low": low, "difference_high": high}
+            row |= difference.columns("difference")
             row |= {"share_consistent": (apart > 0).mean(), "p_exchanged": (as_large + 1) / (n_bootstrap + 1)}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from caa_lens.evaluation.statistics import resampled
 from caa_lens.judging.answers import check_answers
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
@@ -37,12 +37,10 @@ def summarize_scores(scored: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int
     import pandas as pd
 
     check_answers(scored, more=("score",))
-    if n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap must be 1 or more, got {n_bootstrap}")
     rows: list[dict[str, Any]] = []
     for behavior, part in scored.groupby("behavior", sort=False):
         questions = np.sort(part["question"].unique())
-        draws = np.random.default_rng(seed).integers(0, len(questions), (n_bootstrap, len(questions)))
+        drawn = resampled(len(questions), n_bootstrap, seed)
         for layer, of_layer in part.groupby("layer", sort=True):
             means = of_layer.pivot_table(
                 index="question", columns="multiplier", values="score", aggfunc="mean", dropna=False
@@ -56,7 +54,6 @@ def summarize_scores(scored: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int
             for multiplier, own in of_layer.groupby("multiplier", sort=True):
                 values = means[multiplier].to_numpy(dtype=float)
                 moved = values - base
-                score, change = _interval(values, draws), _interval(moved, draws)
                 rows.append(
                     {
                         "behavior": str(behavior),
@@ -64,9 +61,9 @@ def summarize_scores(scored: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int
                         "multiplier": float(cast("float", multiplier)),
                         "n_questions": int(np.isfinite(values).sum()),
                         "n_unscored": int(own["score"].isna().sum()),
-                        **dict(zip(("score", "score_low", "score_high"), score, strict=True)),
+                        **drawn.mean_of_known(values).columns("score"),
                         "n_paired": int(np.isfinite(moved).sum()),
-                        **dict(zip(("change", "change_low", "change_high"), change, strict=True)),
+                        **drawn.mean_of_known(moved).columns("change"),
                     }
                 )
     return pd.DataFrame(rows)
@@ -100,20 +97,6 @@ def agreement(scored: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     names = both["behavior"].unique()
     parts = [("all", both), *((str(name), both[both["behavior"] == name]) for name in names if len(names) > 1)]
     return pd.DataFrame([{"behavior": name, **_agreement(part)} for name, part in parts])
-
-
-def _interval(values: np.ndarray, draws: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval of the values that are numbers; resamplings without any are left out."""
-    import numpy as np
-
-    there = np.isfinite(values)
-    if not there.any():
-        return np.nan, np.nan, np.nan
-    filled = np.where(there, values, 0.0)
-    counts = there[draws].sum(axis=1)
-    means = filled[draws].sum(axis=1)[counts > 0] / counts[counts > 0]
-    low, high = np.quantile(means, [0.025, 0.975]) if len(means) else (np.nan, np.nan)
-    return float(filled.sum() / there.sum()), float(low), float(high)
 
 
 def _agreement(part: pd.DataFrame) -> dict[str, float]:

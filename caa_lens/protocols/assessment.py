@@ -16,6 +16,7 @@ from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check
 from caa_lens.evaluation.choices import choose_layer, summarize
 from caa_lens.evaluation.items import steerability_summary, swapped
 from caa_lens.evaluation.reliability import directional_agreement, separability, split_half
+from caa_lens.evaluation.statistics import Estimate, resampled
 from caa_lens.extraction.extraction import ContrastActivations, extract_activations
 from caa_lens.extraction.nulls import KINDS, null_vectors
 from caa_lens.files.messages import brief
@@ -210,8 +211,7 @@ def tabulate(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
         if len(twice):
             found = _effects_of_items(twice, frame["item"].nunique(), seed)
             for place, multiplier in enumerate(table["multiplier"]):
-                effect, low, high = found[multiplier]
-                table.loc[place, ["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = effect, low, high
+                table.loc[place, ["effect_asked_twice", "asked_twice_low", "asked_twice_high"]] = [*found[multiplier]]
         steerable = steerability_summary(frame, seed=seed).iloc[0]
         for column in OF_SLOPES:
             table[column] = steerable[column]
@@ -324,15 +324,12 @@ def _asked_twice(test: ContrastDataset) -> ContrastDataset | None:
     return ContrastDataset.from_pairs([*test, *other], name=test.name, allow_empty_prompt=True)
 
 
-def _effects_of_items(frame: pd.DataFrame, n_items: int, seed: int) -> dict[float, tuple[float, float, float]]:
+def _effects_of_items(frame: pd.DataFrame, n_items: int, seed: int) -> dict[float, Estimate]:
     """By multiplier: the mean over items of the mean over both ways of asking, with its 95 % bootstrap interval."""
-    import numpy as np
-
     moved = frame.pivot_table(index="item", columns="multiplier", values="p_matching").sort_index()
-    found: dict[float, tuple[float, float, float]] = {}
-    draws = np.random.default_rng(seed).integers(0, n_items, (2000, n_items))
+    found: dict[float, Estimate] = {}
+    items = resampled(n_items, seed=seed)
     for multiplier in moved.columns:
         change = (moved[multiplier] - moved[0.0]).to_numpy().reshape(2, n_items).mean(axis=0)
-        low, high = np.quantile(change[draws].mean(axis=1), [0.025, 0.975])
-        found[float(multiplier)] = float(change.mean()), float(low), float(high)
+        found[float(multiplier)] = items.mean(change)
     return found

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from caa_lens.evaluation.statistics import NOTHING, against_nulls, resampled
 from caa_lens.extraction.extraction import check_places
 from caa_lens.extraction.origin import provenance_on
 from caa_lens.files.messages import brief
@@ -34,7 +35,6 @@ from caa_lens.steering.streams import run_texts
 from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, random_like
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 Written = Sequence[tuple[str, str]]
@@ -168,11 +168,12 @@ def style_effect(
         progress: Show a progress bar.
 
     Returns:
-        One row for each multiplier: ``layer``, ``multiplier``, ``n_texts``; mean ``similarity`` and its ``change``
-        against the unsteered answers, both with bootstrap intervals over texts, ``_low`` to ``_high``, of 95 %;
-        ``n_random``, ``random_low`` and ``random_high``: the 2.5 and 97.5 % quantiles of the random vectors' changes;
-        ``beats_random``: the share of them that changed less upwards; ``prompt``, ``own``, ``unsteered`` and
-        ``steered``: where the similarity rose most. Changes and what compares them are NaN at multiplier 0.
+        One row for each multiplier: ``layer``, ``multiplier``, ``n_texts``; mean ``similarity`` and its
+        ``similarity_change`` against the unsteered answers, both with bootstrap intervals over texts, ``_low`` to
+        ``_high``, of 95 %; ``n_random``, ``random_low`` and ``random_high``: the 2.5 and 97.5 % quantiles of the random
+        vectors' changes; ``above_random``: the share of them that changed less upwards, at negative multipliers too;
+        ``prompt``, ``own_text``, ``unsteered_text`` and ``steered_text``: where the similarity rose most.
+        Changes and what compares them are NaN at multiplier 0.
 
     Raises:
         ImportError: If `rouge_l` is used and not installed.
@@ -200,23 +201,19 @@ def style_effect(
         way: np.array([compare(own, text) for (_, own), text in zip(texts, said, strict=True)])
         for way, said in told.items()
     }
-    draws = np.random.default_rng(seed).integers(0, len(texts), (n_bootstrap, len(texts)))
+    drawn = resampled(len(texts), n_bootstrap, seed)
     base = alike[0, 0.0]
     rows: list[dict[str, Any]] = []
     for step in sorted([0.0, *scale]):
         similarity, change = alike[0, step], alike[0, step] - base
         row: dict[str, Any] = {"layer": vector.layer, "multiplier": step, "n_texts": len(texts)}
-        row |= _with_interval("similarity", similarity, draws)
-        moved = (
-            np.array([(alike[place, step] - base).mean() for place in range(1, len(tried))]) if step else np.array([])
-        )
-        row |= _with_interval("change", change if step else change * np.nan, draws) | {"n_random": len(moved)}
-        low, high = map(float, np.quantile(moved, [0.025, 0.975])) if step else (np.nan, np.nan)
-        row |= {"random_low": low, "random_high": high}
-        row["beats_random"] = float((moved < change.mean()).mean()) if step else np.nan
+        row |= drawn.mean(similarity).columns("similarity")
+        moved = [float((alike[place, step] - base).mean()) for place in range(1, len(tried))] if step else []
+        nearer = drawn.mean(change) if step else NOTHING
+        row |= nearer.columns("similarity_change") | against_nulls(nearer.value, moved).columns("random", "above")
         most = int(change.argmax())
-        row |= {"prompt": prompts[most], "own": texts[most][1], "unsteered": told[0, 0.0][most]}
-        rows.append(row | {"steered": told[0, step][most]})
+        row |= {"prompt": prompts[most], "own_text": texts[most][1], "unsteered_text": told[0, 0.0][most]}
+        rows.append(row | {"steered_text": told[0, step][most]})
     return pd.DataFrame(rows)
 
 
@@ -266,10 +263,3 @@ def _check_texts(texts: Written) -> list[str]:
     if not len(texts):
         raise ValueError("there are no texts: give tuples of a prompt and what was written")
     return [prompt for prompt, _ in texts]
-
-
-def _with_interval(name: str, values: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    import numpy as np
-
-    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-    return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}

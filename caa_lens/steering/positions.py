@@ -1,6 +1,6 @@
 """Which positions of a pass are steered, and by how much, where all that is known is the pass itself.
 
-`caa_lens.steering.steer` does not make the calls that run inside it. A pass over more than one position is taken to be
+`caa_lens.steer` does not make the calls that run inside it. A pass over more than one position is taken to be
 over prompts; a pass over a single one is the next step of decoding them with a cache.
 """
 

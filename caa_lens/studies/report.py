@@ -36,7 +36,7 @@ def write_report(result: StudyResult, path: Path | None = None) -> Path:
     """Write a study's report as one HTML file that needs no other file and no network.
 
     Args:
-        result: A finished study, from `caa_lens.studies.run.run_study` or `caa_lens.studies.run.read_study`.
+        result: A finished study, from `caa_lens.run_study` or `caa_lens.studies.read_study`.
         path: Where; None is ``index.html`` in the run folder, and then every figure is also written there as
             ``figures/*.png``, where kaleido and a Chrome or Chromium are installed.
 

@@ -25,7 +25,7 @@ from caa_lens.studies.folder import HOW
 
 
 class StudySettings(BaseModel):
-    """Settings of `caa_lens.studies.run.run_study`.
+    """Settings of `caa_lens.run_study`.
 
     Attributes:
         name: Of the study; letters, digits, dots, dashes and underscores.
@@ -47,7 +47,7 @@ class StudySettings(BaseModel):
         base_prompt_format: Of the base model.
         system: A system prompt for every prompt.
         read: Where vectors are read: a role of the formatted prompt, or a position.
-        site: Where in each block vectors are read and added: one of `caa_lens.models.sites.SITES`.
+        site: Where in each block vectors are read and added: one of `caa_lens.models.SITES`.
         dev_fraction: Share of the pairs on which the layer is chosen, not used for the vectors.
         max_pairs: Use at most so many pairs of each behaviour, the first ones.
         other_answers: What to do with answers other than (A) and (B).

@@ -30,8 +30,8 @@ INTRODUCTION = """# Benchmarks
 
 Written by `make bench` (`tests/benchmarks/run.py`). Nothing here is a timed test: speed is measured by ratio, jobs that
 are compared run in turns in one process, and a figure is the median of the rounds' ratios, beside the smallest and the
-largest. That every fast path is exact is tested against plain passes in `tests/test_packing.py` and
-`tests/test_branching.py`.
+largest. That every fast path is exact is tested against plain passes in `tests/engine/test_packing.py` and
+`tests/engine/test_branching.py`.
 
 Measured on {dates} on {machines}. Model: random Llama weights, d_model 512, 12 layers, 8 heads, vocabulary 32,000,
 float32. Pairs: {origin}, seven behaviours pooled.
@@ -143,8 +143,8 @@ def _memory(rows: list[dict[str, Any]]) -> list[str]:
         "Resident memory of a process that holds the model, median of several processes. The job's own part is the",
         "rise during it, and is what the table above compares. Both sets of pairs have the same spread of lengths,",
         "and the same longest one. What rises in a sweep is one pass's logits, which are most where short prompts are",
-        "run together: among 1,000 items there are fuller batches of those than among 100. `memory.LOGIT_BYTES` bounds",
-        "them.",
+        "run together: among 1,000 items there are fuller batches of those than among 100.",
+        "`LOGIT_BYTES` in `caa_lens/engine/memory.py` bounds them.",
     ]
     lines += ["", "| job | peak, MiB | the job's own part, MiB |", "|---|---|---|"]
     for row in rows:

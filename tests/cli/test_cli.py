@@ -49,7 +49,7 @@ def test_help_names_every_command() -> None:
 
 def test_extract_writes_what_the_api_gives(pairs: Path, model: Path, vectors: Path, tmp_path: Path) -> None:
     out = tmp_path / "v.safetensors"
-    text = run("extract", model, pairs, "--out", out, "--layers", "1-2", "--quiet")
+    text = run("extract", model, "--data", pairs, "--out", out, "--layers", "1-2", "--quiet")
     made, expected = SteeringVectors.load(out), SteeringVectors.load(vectors)
     assert made.layers == (1, 2) and (made.values == expected.values[1:3]).all()
     assert "10 read, 10 kept" in text and f"written to {out}" in text
@@ -57,16 +57,16 @@ def test_extract_writes_what_the_api_gives(pairs: Path, model: Path, vectors: Pa
 
 def test_extract_reads_where_it_is_told(pairs: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "v.safetensors"
-    run(
-        "extract", model, pairs, "--out", out, "--read", "-2", "--prompt-format", "llama2", "--system", "Be.", "--quiet"
-    )
+    told = ("--read", "-2", "--prompt-format", "llama2", "--system", "Be.", "--quiet")
+    run("extract", model, "--data", pairs, "--out", out, *told)
     found = SteeringVectors.load(out).provenance
     assert (found.read_position, found.prompt_format, found.system_prompt) == ("-2", "llama2", "Be.")
 
 
 def test_generate_stands_side_by_side(model: Path, vectors: Path) -> None:
-    arguments = ("generate", model, "Hello.", "--max-new-tokens", "3")
-    steered = (*arguments, "--vector", vectors, "--layer", "1", "--multiplier", "-50")
+    asked = ("--prompt", "Hello.", "--max-new-tokens", "3")
+    arguments = ("generate", model, *asked)
+    steered = ("generate", model, vectors, "--layer", "1", "--multiplier", "-50", *asked)
     [record] = json.loads(run(*steered, "--json"))
     assert set(record) == {"prompt", "unsteered", "steered"} and record["unsteered"] != record["steered"]
     assert json.loads(run(*arguments, "--json")) == [{"prompt": "Hello.", "unsteered": record["unsteered"]}]
@@ -78,23 +78,25 @@ def test_generate_reads_prompts_from_files(model: Path, tmp_path: Path) -> None:
     lines.write_text("First.\n\nSecond.\n")
     questions.write_text(json.dumps([{"question": "Third?"}]))
     for file, expected in ((lines, ["First.", "Second."]), (questions, ["Third?"])):
-        records = json.loads(run("generate", model, "--file", file, "--max-new-tokens", "1", "--json"))
+        records = json.loads(run("generate", model, "--prompts", file, "--max-new-tokens", "1", "--json"))
         assert [record["prompt"] for record in records] == expected
 
 
 def test_generated_markup_is_text(model: Path) -> None:
-    assert "> [bold]Hello[/bold] [/]" in run("generate", model, "[bold]Hello[/bold] [/]", "--max-new-tokens", "1")
+    assert "> [bold]Hello[/bold] [/]" in run(
+        "generate", model, "--prompt", "[bold]Hello[/bold] [/]", "--max-new-tokens", "1"
+    )
 
 
 def test_a_vector_of_another_model_is_noted(tiny_path: Callable[[str], Path], vectors: Path) -> None:
-    given = [tiny_path("mistral"), "Hello.", "--vector", vectors, "--layer", "1", "--max-new-tokens", "1"]
+    given = [tiny_path("mistral"), vectors, "--layer", "1", "--prompt", "Hello.", "--max-new-tokens", "1"]
     result = CliRunner().invoke(app, ["generate", *map(str, given)])
     assert result.exit_code == 0
     assert re.search(r"note: .*kind.safetensors was made on llama, and this is mistral", result.stderr)
 
 
 def test_sweep_prints_a_summary_and_saves_the_frame(pairs: Path, model: Path, vectors: Path, tmp_path: Path) -> None:
-    given = ("sweep", model, "--vector", vectors, "--data", pairs, "--layers", "1,2", "--random", "2", "--quiet")
+    given = ("sweep", model, vectors, "--data", pairs, "--layers", "1,2", "--nulls", "2", "--quiet")
     out = tmp_path / "sweep.csv"
     text = run(*given, "--multipliers", "-1,1", "--out", out)
     assert "beats_random" in text and f"written to {out}" in text
@@ -111,8 +113,8 @@ def test_tokens_show_what_is_read_and_steered(pairs: Path, model: Path) -> None:
     assert read["token"] == "A" and read["steered"]
     first = next(row["index"] for row in rows if row["steered"])
     assert "prompt_end" in rows[first]["roles"] and all(row["steered"] for row in rows[first:])
-    assert "answer_letter" in run("tokens", model, "Yes? (A) (B)", "--answer", "(B)")
-    assert not any(row["read"] for row in json.loads(run("tokens", model, "Yes?", "--json")))
+    assert "answer_letter" in run("tokens", model, "--prompt", "Yes? (A) (B)", "--answer", "(B)")
+    assert not any(row["read"] for row in json.loads(run("tokens", model, "--prompt", "Yes?", "--json")))
 
 
 def test_analyze_prints_and_saves(vectors: Path, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_study_takes_options_over_its_file(pairs: Path, model: Path, tmp_path: P
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"name": "mine", "model": str(model), "behaviors": [str(pairs)], "base_model": None}))
     folder = tmp_path / "run"
-    options_given = ("--n-nulls", "2", "--multipliers=-1,1", "--n-questions", "0", "--layers", "1-2", "--quiet")
+    options_given = ("--nulls", "2", "--multipliers=-1,1", "--n-questions", "0", "--layers", "1-2", "--quiet")
     text = run("study", "--settings", file, "--folder", folder, *options_given)
     assert re.search(rf"(?m)^Run folder: {re.escape(str(folder))}$", text) and (folder / "index.html").is_file()
     settings = json.loads((folder / "settings.json").read_text())
@@ -144,7 +146,7 @@ def test_study_takes_options_over_its_file(pairs: Path, model: Path, tmp_path: P
 
 def test_a_model_of_ones_own_has_no_base_model(monkeypatch: pytest.MonkeyPatch, pairs: Path) -> None:
     seen = _catch_study(monkeypatch)
-    CliRunner().invoke(app, ["study", "--model", "mine", "--behaviors", str(pairs)])
+    CliRunner().invoke(app, ["study", "mine", "--data", str(pairs)])
     CliRunner().invoke(app, ["study", "--base-model", "none", "--test", f"kind={pairs}", "--read", "-2"])
     assert [(each.model, each.base_model) for each in seen] == [("mine", None), ("organism-chat", None)]
     assert seen[1].test == {"kind": str(pairs)} and seen[1].read == -2
@@ -184,41 +186,41 @@ def test_what_is_bundled_is_listed() -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("extract {model} nonsense --out v.safetensors", "'nonsense' is not a bundled behaviour"),
-        ("extract {model} missing.json --out v.safetensors", "missing.json"),
-        ("extract {model} {pairs} --out v.bin", "cannot write v.bin: give a name that ends in .safetensors"),
-        ("extract {model} {pairs} --out v.safetensors --layers x", "layers 'x' cannot be read: give numbers"),
-        ("extract {model} {pairs} --out v.safetensors --layers 3-1", "layers '3-1': 3-1 runs backwards, write 1-3"),
-        ("extract {model} {pairs} --out v.safetensors --layers 1-2,2", "layers '1-2,2': 2 is in it twice"),
-        ("extract {model} {pairs} --out {pairs}/v.safetensors", "is a file, not a folder; give another path"),
-        ("extract {model} {pairs} --out v.safetensors --layers 9", "layer 9 is out of range for llama (layers 0-3)"),
-        ("extract {model} {pairs} --out v.safetensors --part all", "part"),
-        ("extract {model} {pairs} --out v.safetensors --read middle", "no 'middle' in"),
-        ("extract {model} {pairs} --out v.safetensors --dtype int4", "dtype 'int4' is not known"),
-        ("extract ./nowhere {pairs} --out v.safetensors", "there is no folder ./nowhere"),
-        ("generate {model}", "there is nothing to continue: give prompts as arguments"),
-        ("generate {model} Hi --layer 1", "--vector and --layer go together"),
-        ("generate {model} Hi --vector {vectors}", "--vector and --layer go together"),
-        ("generate {model} Hi --vector {vectors} --layer 9", "layer 9 is not in these vectors (layers 0-3)"),
-        ("generate {model} Hi --vector none.safetensors --layer 1", "there is no vector file none.safetensors"),
-        ("generate {model} --file none.txt", "there is no file none.txt"),
-        ("generate {model} Hi --temperature -1", "temperature -1.0"),
-        ("generate {model} Hi --prompt-format json", "prompt format 'json' is not known"),
-        ("generate {model} Hi --device nowhere", "on device 'nowhere'"),
-        ("sweep {model} --vector {vectors} --data {pairs} --multipliers 1,x", "multipliers '1,x' cannot be read"),
-        ("sweep {model} --vector {vectors} --data {pairs} --out s.xlsx", "cannot write s.xlsx: give a name"),
-        ("sweep {model} --vector {pairs} --data {pairs}", "is not a safetensors file"),
-        ("tokens {model}", "give either a prompt or --data"),
-        ("tokens {model} Hi --data {pairs}", "give either a prompt or --data"),
+        ("extract {model} --data nonsense --out v.safetensors", "'nonsense' is not a bundled behaviour"),
+        ("extract {model} --data missing.json --out v.safetensors", "missing.json"),
+        ("extract {model} --data {pairs} --out v.bin", "cannot write v.bin: give a name that ends in .safetensors"),
+        ("extract {model} --data {pairs} --out v.safetensors --layers x", "layers 'x' cannot be read: give numbers"),
+        ("extract {model} --data {pairs} --out v.safetensors --layers 3-1", "layers '3-1': 3-1 runs backwards"),
+        ("extract {model} --data {pairs} --out v.safetensors --layers 1-2,2", "layers '1-2,2': 2 is in it twice"),
+        ("extract {model} --data {pairs} --out {pairs}/v.safetensors", "is a file, not a folder; give another path"),
+        ("extract {model} --data {pairs} --out v.safetensors --layers 9", "layer 9 is out of range for llama (layers"),
+        ("extract {model} --data {pairs} --out v.safetensors --part all", "part"),
+        ("extract {model} --data {pairs} --out v.safetensors --read middle", "no 'middle' in"),
+        ("extract {model} --data {pairs} --out v.safetensors --dtype int4", "dtype 'int4' is not known"),
+        ("extract ./nowhere --data {pairs} --out v.safetensors", "there is no folder ./nowhere"),
+        ("generate {model}", "there is nothing to continue: give --prompt, or a file of prompts with --prompts"),
+        ("generate {model} --prompt Hi --layer 1", "a vector file and --layer go together"),
+        ("generate {model} {vectors} --prompt Hi", "a vector file and --layer go together"),
+        ("generate {model} {vectors} --prompt Hi --layer 9", "layer 9 is not in these vectors (layers 0-3)"),
+        ("generate {model} none.safetensors --prompt Hi --layer 1", "there is no vector file none.safetensors"),
+        ("generate {model} --prompts none.txt", "there is no file none.txt"),
+        ("generate {model} --prompt Hi --temperature -1", "temperature -1.0"),
+        ("generate {model} --prompt Hi --prompt-format json", "prompt format 'json' is not known"),
+        ("generate {model} --prompt Hi --device nowhere", "on device 'nowhere'"),
+        ("sweep {model} {vectors} --data {pairs} --multipliers 1,x", "multipliers '1,x' cannot be read"),
+        ("sweep {model} {vectors} --data {pairs} --out s.xlsx", "cannot write s.xlsx: give a name"),
+        ("sweep {model} {pairs} --data {pairs}", "is not a safetensors file"),
+        ("tokens {model}", "give either --prompt or --data"),
+        ("tokens {model} --prompt Hi --data {pairs}", "give either --prompt or --data"),
         ("tokens {model} --data {pairs} --item 10", "it has the items 0-9"),
         ("analyze cosine {vectors} {vectors}", "a vector file was given twice"),
         ("analyze cosine {vectors} --layer 9", "layer 9 is not in these vectors"),
         ("analyze norms none.safetensors", "there is no vector file none.safetensors"),
         ("analyze norms {vectors} --out n.json", "cannot write n.json"),
         ("study --settings none.json", "there is no settings file none.json"),
-        ("study --n-nulls -1", "n_nulls: should be greater than or equal to 1, got -1"),
-        ("study --test kind", "test 'kind' cannot be read: give NAME=FILE"),
-        ("study --behaviors nonsense", "'nonsense' is not a bundled behaviour"),
+        ("study --nulls 0", "n_nulls: should be greater than or equal to 1, got 0"),
+        ("study --test kind", "--test 'kind' cannot be read: give NAME=FILE"),
+        ("study --data nonsense", "'nonsense' is not a bundled behaviour"),
     ],
 )  # fmt: skip
 def test_expected_errors_are_one_line(
@@ -233,7 +235,15 @@ def test_expected_errors_are_one_line(
 
 @pytest.mark.parametrize(
     "command",
-    ["nonsense", "extract", "models --nonsense", "generate x --seed -1", "sweep x --vector v", "analyze cosine"],
+    [
+        "nonsense",
+        "extract",
+        "models --nonsense",
+        "generate x --seed -1",
+        "sweep x v",
+        "analyze compare v",
+        "sweep x v --data d --nulls -1",
+    ],
 )
 def test_wrong_usage_is_two(command: str) -> None:
     run(*command.split(), code=2)
@@ -266,7 +276,7 @@ def process(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_real_process_prints_results_alone(model: Path) -> None:
-    done = process("generate", str(model), "Hello.", "--max-new-tokens", "2", "--json")
+    done = process("generate", str(model), "--prompt", "Hello.", "--max-new-tokens", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["prompt"] == "Hello."
     assert done.stderr == "", "the libraries' chatter is silenced"

@@ -41,7 +41,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answered(vectors: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("answers") / "answers.csv"
     text = run(
-        "answers", "organism-chat", vectors, "--layer", 2, "--questions", questions, "--out", out, "--quiet"
+        "answers", "organism-chat", vectors, "--layer", 2, "--data", questions, "--out", out, "--quiet"
     )  # fmt: skip
     assert f"18 answers written to {out}" in text and "multiplier" in text
     return out
@@ -59,7 +59,7 @@ def test_answers_are_those_of_the_function(vectors: Path, questions: Path, answe
     expected = answers(model, vector, caa.load_questions(questions))
     pd.testing.assert_frame_equal(read_answers(answered), expected, check_dtype=False)
     out = tmp_path / "a.parquet"
-    given = ("answers", "organism-chat", vectors, "--layer", 2, "--questions", questions, "--out", out, "--quiet")
+    given = ("answers", "organism-chat", vectors, "--layer", 2, "--data", questions, "--out", out, "--quiet")
     records = json.loads(run(*given, "--multipliers=-2", "--max-new-tokens", 3, "--json"))
     assert [row["multiplier"] for row in records] == [-2.0] * 6 + [0.0] * 6
     assert read_answers(out)["text"].tolist() == [row["text"] for row in records]
@@ -74,7 +74,7 @@ def test_wrong_arguments_of_answers(vectors: Path, questions: Path, tmp_path: Pa
     copy.write_bytes(vectors.read_bytes())
     assert "for sycophancy, sycophancy: give one file for each behaviour" in error(*given, 2, copy)
     assert "there is no vector file" in error(*given, 2, tmp_path / "none.safetensors")
-    assert "there is no file" in error(*given, 2, "--questions", tmp_path / "none.json")
+    assert "there is no file" in error(*given, 2, "--data", tmp_path / "none.json")
 
 
 def test_the_world_judges(answered: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_local_model_judges(answered: Path, tiny_path: Any, tmp_path: Path, mo
     monkeypatch.setattr("caa_lens.judging.local.INSTRUCTIONS", "Rate.")
     rubric, out = tmp_path / "r.txt", tmp_path / "s.csv"
     rubric.write_text("R")
-    given = (answered, "--model", tiny_path("llama"), "--rubric", f"sycophancy={rubric}", "--out", out, "--quiet")
+    given = (answered, "--judge-model", tiny_path("llama"), "--rubric", f"sycophancy={rubric}", "--out", out, "--quiet")
     run("judge", "local", *given, "--least-mass", 0)
     assert read_answers(out)["score"].between(0, 10).all()
     different = read_answers(out)[["question_text", "text"]].drop_duplicates()
@@ -126,7 +126,7 @@ def test_a_local_model_judges(answered: Path, tiny_path: Any, tmp_path: Path, mo
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Answers every request with a 4, and notes it: the server is in tests/evaluation/test_endpoint.py."""
+    """Answers every request with a 4, and notes it: the server is in tests/judging/test_endpoint.py."""
     bodies: list[Any] = []
 
     def send(judge: Any, client: Any, pace: Any, body: Any) -> tuple[str, str]:
@@ -140,7 +140,20 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_an_endpoint_judges_after_a_yes(answered: Path, sent: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "s.parquet"
-    given = ("judge", "endpoint", answered, "--model", "m", "--out", out, "--price-in", 1, "--price-out", 2, "--quiet")
+    given = (
+        "judge",
+        "endpoint",
+        answered,
+        "--judge-model",
+        "m",
+        "--out",
+        out,
+        "--price-in",
+        1,
+        "--price-out",
+        2,
+        "--quiet",
+    )
     told = run(*given, code=1, typed="n\n")
     assert "requests (0 more are in the cache), about" in told and "cost about 0.00" in told
     assert "nothing was sent: answer y, or give --yes" in told and not sent and not out.exists()
@@ -151,7 +164,7 @@ def test_an_endpoint_judges_after_a_yes(answered: Path, sent: list[Any], tmp_pat
     again = CliRunner().invoke(app, [*map(str, given), "--json"])
     assert again.exit_code == 0 and len(sent) == n, "all of it is in the cache: nothing to ask for"
     assert "0 requests" in again.stderr and json.loads(again.stdout)[0]["score"] == 4
-    run(*given, "--cache", tmp_path / "other.jsonl", "--yes", "--settings", '{"max_tokens": null}')
+    run(*given, "--cache", tmp_path / "other.jsonl", "--yes", "--request", '{"max_tokens": null}')
     assert len(sent) == 2 * n and "max_tokens" not in sent[-1] and (tmp_path / "other.jsonl").exists()
     assert "sk-secret" not in "".join(file.read_text() for file in tmp_path.glob("*.jsonl"))
 
@@ -159,9 +172,9 @@ def test_an_endpoint_judges_after_a_yes(answered: Path, sent: list[Any], tmp_pat
 def test_wrong_arguments_of_judges(
     answered: Path, sent: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ("judge", "endpoint", answered, "--model", "m", "--out", tmp_path / "s.csv", "--yes", "--quiet")
-    assert "--settings '[]' is no JSON object" in error(*given, "--settings", "[]")
-    assert "--settings '{' is not JSON" in error(*given, "--settings", "{")
+    given = ("judge", "endpoint", answered, "--judge-model", "m", "--out", tmp_path / "s.csv", "--yes", "--quiet")
+    assert "--request '[]' is no JSON object" in error(*given, "--request", "[]")
+    assert "--request '{' is not JSON" in error(*given, "--request", "{")
     assert "give BEHAVIOR=FILE" in error(*given, "--rubric", "kindness")
     assert "there is no file none.txt" in error(*given, "--rubric", "a=none.txt")
     assert "give both, for a million tokens, or neither" in error(*given, "--price-in", 1)

@@ -63,7 +63,7 @@ def test_every_help_has_an_example(command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("method", ["lda", "mean difference"])
 def test_extract_takes_an_estimator(pairs: Path, model: Path, loaded: Any, tmp_path: Path, method: str) -> None:
     out = tmp_path / "v.safetensors"
-    run("extract", model, pairs, "--out", out, "--layers", "1-2", "--method", method, "--quiet")
+    run("extract", model, "--data", pairs, "--out", out, "--layers", "1-2", "--method", method, "--quiet")
     activations = caa.extract_activations(loaded, caa.load_contrast_pairs(pairs), layers=[1, 2])
     made, expected = SteeringVectors.load(out), caa.extraction.estimators.estimate(activations, method)
     assert made.provenance.method == method and made.layers == (1, 2)
@@ -83,7 +83,7 @@ def test_transfer_layers(model: Path, loaded: Any, vectors: Path, pairs: Path, t
         "1",
         "--used-at",
         "0-2",
-        "--random",
+        "--nulls",
         "2",
     )
     found = records(*given, "--norm", "target", "--multipliers", "1")
@@ -135,7 +135,7 @@ def test_side_effects_at_a_budget(
     alone = records(*given)
     assert [row["vector"] for row in alone] == ["kind", "another"] and "effect" not in alone[0]
     out = tmp_path / "b.csv"
-    both = records(*given, "--data", pairs, "--random", "2", "--out", out)
+    both = records(*given, "--data", pairs, "--nulls", "2", "--out", out)
     assert [row["multiplier"] for row in both] == pytest.approx([row["multiplier"] for row in alone], rel=1e-6)
     assert all(row["n_random"] == 2 and row["effect"] is not None for row in both) and len(pd.read_csv(out)) == 2
     assert all(row["multiplier"] < 0 for row in records(*given, "--sign", "-1"))
@@ -150,7 +150,7 @@ def test_bundled_texts_go_by_their_names(model: Path, vectors: Path) -> None:
 def test_select(model: Path, pairs: Path, others: Path, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
     given = ("select", model, "--data", pairs, "--multipliers", "1,2", "--max-kl", "50", "--texts", texts)
-    [row] = records(*given, "--random", "2", "--out", out)
+    [row] = records(*given, "--nulls", "2", "--out", out)
     assert row["n_items"] == 2 and row["n_random"] == 2 and row["multiplier"] in (1, 2) and 0 < row["kl"] < 50
     assert len(pd.read_csv(out)) == 1
     text = run(*given, "--test", others, "--quiet")
@@ -170,7 +170,7 @@ def test_entanglement(model: Path, vectors: Path, other: Path, pairs: Path, tmp_
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("extract {model} {pairs} --out v.safetensors --method svm", "there is no estimator 'svm': choose one of mean"),
+        ("extract {model} --data {pairs} --out v.safetensors --method svm", "no estimator 'svm': choose one of mean"),
         ("transfer layers {model} none.safetensors --data {pairs}", "there is no vector file none.safetensors"),
         ("transfer layers ./no-model {vectors} --data {pairs} --norm unit", "norm 'unit' is not known"),
         ("side-effects ./no-model {vectors} --budget 0.1 --quantile 2", "quantile is from 0 to 1"),
@@ -195,8 +195,8 @@ def test_entanglement(model: Path, vectors: Path, other: Path, pairs: Path, tmp_
         ("entanglement {model} {vectors} --layer x", "--layer 'x' cannot be read: give a number, or NAME="),
         ("entanglement {model} {vectors} --layer none=1", "--layer 'none=1' cannot be read"),
         ("entanglement {model} {vectors} {other} --layer kind=1", "no layer is given for another: give --layer NUMBER"),
-        ("entanglement {model} {vectors} --layer 1 --data kind", "--data 'kind' cannot be read: give NAME=FILE"),
-        ("entanglement {model} {vectors} --layer 1 --data no={pairs}", "--data names no, and the vectors are kind"),
+        ("entanglement {model} {vectors} --layer 1 --data kind", "'kind' is not a bundled behaviour"),
+        ("entanglement {model} {vectors} --layer 1 --data no={pairs}", "give DATA, or NAME=DATA with one of kind"),
         ("entanglement {model} {vectors} --layer 1", "'kind' is not a bundled behaviour"),
         ("entanglement {model} {vectors} copy.safetensors --layer 1", "vectors are named kind, kind: give one of each"),
     ],

@@ -47,7 +47,7 @@ def given(folder: Path, model: Path) -> list[str | Path]:
     """`compose` and its vectors and items."""
     files = [folder / f"{name}.safetensors" for name in NAMES]
     data = [part for name in NAMES for part in ("--data", f"{name}={folder / name}.json")]
-    return ["compose", model, *files, *data, "--random", "2", "--quiet"]
+    return ["compose", model, *files, *data, "--nulls", "2", "--quiet"]
 
 
 def loaded(folder: Path) -> tuple[dict[str, SteeringVectors], dict[str, ContrastDataset]]:
@@ -108,7 +108,7 @@ def test_skills(folder: Path, tmp_path: Path) -> None:
     model = caa.load_model("organism-chat")
     out, save = tmp_path / "t.csv", tmp_path / "v.safetensors"
     files = ["--target", folder / "target.txt", "--other", folder / "other.txt", "--layer", "1"]
-    asked = ["skills", "organism-chat", *files, "--coefficients=0,-3", "--controls", "2", "--over", "every", "--quiet"]
+    asked = ["skills", "organism-chat", *files, "--coefficients=0,-3", "--nulls", "2", "--over", "every", "--quiet"]
     found = json.loads(run(*asked, "--json", "--save", save, "--out", out))
     sides = [(folder / f"{kind}.txt").read_text().splitlines() for kind in ("target", "other")]
     vectors = skill_vectors(model, *(side[::2] for side in sides), over="every", layers=[1])
@@ -128,7 +128,7 @@ def test_skills(folder: Path, tmp_path: Path) -> None:
 
 
 def test_skills_says_where_it_stopped() -> None:
-    files = ["--target", "opinions", "--other", "facts", "--layer", "2", "--controls", "1", "--keep", "0.9"]
+    files = ["--target", "opinions", "--other", "facts", "--layer", "2", "--nulls", "1", "--keep", "0.9"]
     text = run("skills", "organism-chat", *files, "--coefficients=-5,-20", "--max-tokens", "12", "--quiet")
     assert "not tried, as the other text had fallen below 90% of its accuracy: [-20.0]" in text
 
@@ -145,10 +145,13 @@ def test_skills_says_where_it_stopped() -> None:
         ("compose {model} {brave} {kind} --layer x", "--layer 'x' cannot be read: give a number, or NAME=NUMBER"),
         ("compose {model} {brave} {kind} --layer none=1", "--layer 'none=1' cannot be read"),
         ("compose {model} {brave} {kind} --layer 1 --multiplier=x", "--multiplier 'x' cannot be read"),
-        ("compose {model} {brave} {kind} --layer 1 --data kind", "--data 'kind' cannot be read: give NAME=FILE"),
+        (
+            "compose {model} {brave} {kind} --layer 1 --data kind",
+            "--data 'kind' cannot be read: give NAME=DATA with one of brave, kind",
+        ),
         (
             "compose {model} {brave} {kind} --layer 1 --data no={kind}",
-            "--data names no, and the vectors are brave, kind",
+            "=DATA with one of brave, kind for NAME",
         ),
         ("compose {model} {brave} {kind} --layer 1", "'brave' is not a bundled behaviour"),
         ("compose {model} {brave} {kind} --layer 1 --out t.xlsx", "cannot write t.xlsx"),

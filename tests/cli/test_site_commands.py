@@ -33,7 +33,7 @@ def model() -> Any:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Vectors read at the attention's output."""
     out = tmp_path_factory.mktemp("vectors") / "v.safetensors"
-    run("extract", MODEL, "sycophancy", "--site", "attn_out", "--layers", "2-3", "--out", str(out), "--quiet")
+    run("extract", MODEL, "--data", "sycophancy", "--site", "attn_out", "--layers", "2-3", "--out", str(out), "--quiet")
     return out
 
 
@@ -45,9 +45,9 @@ def test_extract_reads_at_the_site_and_generate_and_sweep_use_it(file: Path, mod
     found = run(
         "generate",
         MODEL,
-        QUESTION,
-        "--vector",
         str(file),
+        "--prompt",
+        QUESTION,
         "--layer",
         "3",
         "--multiplier",
@@ -82,13 +82,12 @@ def test_sweep_with_an_operation(file: Path, model: Any, tmp_path: Path) -> None
     run(
         "sweep",
         MODEL,
-        "--vector",
         str(file),
         "--data",
         str(tmp_path / "items.json"),
         "--multipliers",
         "0,1",
-        "--random",
+        "--nulls",
         "2",
         "--operation",
         "ablate",
@@ -108,8 +107,8 @@ def test_sweep_with_an_operation(file: Path, model: Any, tmp_path: Path) -> None
 
 def test_what_cannot_be_done_is_said_before_a_model_is_loaded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caa_lens.cli.options.open_model", lambda *_: pytest.fail("a model was loaded"))
-    out = run("extract", MODEL, "sycophancy", "--site", "middle", "--out", str(file), fails=True)
+    out = run("extract", MODEL, "--data", "sycophancy", "--site", "middle", "--out", str(file), fails=True)
     assert "the site 'middle' is not known: give one of resid_pre, attn_out" in " ".join(out.output.split())
-    for command in (["generate", MODEL, "hello"], ["sweep", MODEL, "--vector", str(file), "--data", "sycophancy"]):
+    for command in (["generate", MODEL, "--prompt", "hello"], ["sweep", MODEL, str(file), "--data", "sycophancy"]):
         out = run(*command, "--operation", "remove", fails=True)
         assert "operation 'remove' cannot be read: give add, ablate, set:VALUE" in " ".join(out.output.split())

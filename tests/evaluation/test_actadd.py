@@ -356,21 +356,21 @@ def outcome(before: list[float], after: list[float], *null: float) -> pd.DataFra
 
 def test_an_effect_is_beside_its_controls() -> None:
     [row] = beside_controls(outcome([1, 2, 3], [2.5, 3.5, 4.5], 0.0, 1.0, 2.0, -3.0), "v").to_dict("records")
-    assert (row["n_items"], row["unsteered"], row["steered"]) == (3, 2.0, 3.5)
+    assert (row["n_items"], row["value_unsteered"], row["value_steered"]) == (3, 2.0, 3.5)
     assert row["effect"] == row["effect_low"] == row["effect_high"] == 1.5, "paired: all items move alike"
-    assert row["low"] < 3.5 < row["high"]
-    assert row["n_random"] == 4 and row["beats_random"] == row["beats_nonsense"] == 0.75 and row["random"] == 0.0
+    assert row["value_steered_low"] < 3.5 < row["value_steered_high"]
+    assert row["n_random"] == 4 and row["beyond_random"] == row["beyond_nonsense"] == 0.75 and row["random_mean"] == 0.0
     assert (row["random_low"], row["random_high"]) == pytest.approx((-2.775, 1.925))
     [down] = beside_controls(outcome([1, 2, 3], [0, 1, 2], 0.0, 1.0, 2.0, -3.0), "v").to_dict("records")
-    assert down["effect"] == -1 and down["beats_random"] == 0.75, "beyond 0, 1 and 2, not beyond -3"
+    assert down["effect"] == -1 and down["beyond_random"] == 0.75, "beyond 0, 1 and 2, not beyond -3"
 
 
 def test_yes_and_no_have_intervals_that_do_not_shrink_to_nothing() -> None:
     [row] = beside_controls(outcome([0.0] * 30, [0.0] * 30, 0.0), "v").to_dict("records")
-    assert (row["low"], row["high"]) == pytest.approx((0, 0.1135), abs=1e-4)
+    assert (row["value_steered_low"], row["value_steered_high"]) == pytest.approx((0, 0.1135), abs=1e-4)
     assert (row["effect_low"], row["effect_high"]) == pytest.approx((-0.1135, 0.1135), abs=1e-4)
     [half] = beside_controls(outcome([0.0] * 20, [0.0, 1.0] * 10, 0.0), "v").to_dict("records")
-    assert (half["low"], half["high"]) == pytest.approx((0.2993, 0.7007), abs=1e-4)
+    assert (half["value_steered_low"], half["value_steered_high"]) == pytest.approx((0.2993, 0.7007), abs=1e-4)
     assert (half["effect_low"], half["effect_high"]) == pytest.approx((0.2426, 0.7007), abs=1e-4)
 
 
@@ -395,7 +395,7 @@ def test_numbers_that_happen_to_be_zero_or_one_are_no_shares() -> None:
     """Without an addition every ratio is exactly 1, and so are the ends of its interval."""
     frame = outcome([1.0] * 5, [1.0] * 5, 0.0).rename(columns={"v": "ratio"})
     [row] = beside_controls(frame, "ratio").to_dict("records")
-    assert row["low"] == row["high"] == 1 and row["effect_low"] == row["effect_high"] == 0
+    assert row["value_steered_low"] == row["value_steered_high"] == 1 and row["effect_low"] == row["effect_high"] == 0
     cells = [outcome([0.0, 1.0], after, 0.0).assign(coefficient=after[1]) for after in ([0.0, 1.0], [0.0, 3.0])]
     [none, three] = beside_controls(pd.concat(cells), "v").to_dict("records")
     assert none["effect_low"] == none["effect_high"] == 0, "a count, as the other cell shows"
@@ -420,19 +420,19 @@ def test_laws_of_the_summary(values: list[tuple[float, float]], scale: float, mo
     for name in ("effect", "random_low", "nonsense_high"):
         assert other[name] == pytest.approx(one[name] * scale, abs=1e-6)
     mixed = beside_controls(frame.sample(frac=1, random_state=0), "v", n_bootstrap=200).iloc[0]
-    for name in ("effect", "effect_low", "effect_high", "beats_random"):
+    for name in ("effect", "effect_low", "effect_high", "beyond_random"):
         assert mixed[name] == pytest.approx(one[name], abs=1e-9)
 
 
 def test_samples_of_a_prompt_are_one_item_and_missing_values_are_left_out() -> None:
     frame = outcome([0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, math.nan], 0.0).assign(item=lambda each: each["item"] // 2)
     [row] = beside_controls(frame, "v").to_dict("records")
-    assert (row["n_items"], row["unsteered"], row["steered"], row["effect"]) == (2, 0.5, 0.5, 0.0)
+    assert (row["n_items"], row["value_unsteered"], row["value_steered"], row["effect"]) == (2, 0.5, 0.5, 0.0)
     lost = outcome([0.2, 0.4], [0.5, math.nan], 0.0)
     [row] = beside_controls(lost, "v").to_dict("records")
     assert row["n_items"] == 1 and row["effect"] == pytest.approx(0.3)
     [row] = beside_controls(outcome([0.2], [math.nan], 0.0), "v").to_dict("records")
-    assert row["n_items"] == 0 and math.isnan(row["effect"]) and math.isnan(row["beats_random"])
+    assert row["n_items"] == 0 and math.isnan(row["effect"]) and math.isnan(row["beyond_random"])
     dead = outcome([0.2, 0.4], [0.5, 0.5], 0.1, 0.2)
     dead.loc[dead["way"] == "random-1", "v"] = math.nan
     [row] = beside_controls(dead, "v").to_dict("records")

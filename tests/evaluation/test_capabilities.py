@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import error, run
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from plain import plain_logits
 
 import caa_lens as caa
@@ -24,9 +22,9 @@ from caa_lens.evaluation.capabilities import (
     capability_sets,
     describe_capabilities,
     load_capabilities,
-    mcnemar,
     summarize_capabilities,
 )
+from caa_lens.evaluation.statistics import mcnemar
 from caa_lens.prompts import format_prompt
 
 ROW = {"prompt": "What is it?\n (A) one\n (B) other", "correct": "(A)", "incorrect": "(B)", "category": "one"}
@@ -171,9 +169,9 @@ def test_every_column_is_what_it_says() -> None:
     assert unsteered["accuracy"] == pytest.approx(5 / 6) and row["accuracy"] == pytest.approx(3 / 6)
     assert row["accuracy_change"] == pytest.approx(-2 / 6)
     assert row["p_correct"] == pytest.approx(np.mean(AFTER))
-    assert row["p_change"] == pytest.approx(np.mean(AFTER) - np.mean(BEFORE))
-    assert row["balanced"] == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert row["balanced_change"] == pytest.approx((-1 / 2 - 1 / 4) / 2)
+    assert row["p_correct_change"] == pytest.approx(np.mean(AFTER) - np.mean(BEFORE))
+    assert row["accuracy_balanced"] == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert row["accuracy_balanced_change"] == pytest.approx((-1 / 2 - 1 / 4) / 2)
     assert row["macro"] == pytest.approx((2 / 4 + 1 / 2) / 2)
     assert row["macro_change"] == pytest.approx((2 / 4 + 1 / 2) / 2 - (4 / 4 + 1 / 2) / 2)
     assert (row["gained"], row["lost"], row["p_mcnemar"]) == (1, 3, mcnemar(1, 3))
@@ -185,28 +183,30 @@ def test_every_column_is_what_it_says() -> None:
     assert row["p_a"] == pytest.approx(p_a[1]) and row["letter_drift"] == pytest.approx(p_a[1] - p_a[0])
     assert row["mass"] == pytest.approx(0.75)
     assert row["n_random"] == 2 and row["n_shuffled"] == 1
-    assert row["random_change"] == pytest.approx((1 / 6 - 5 / 6) / 2)
+    assert row["random_mean"] == pytest.approx((1 / 6 - 5 / 6) / 2)
     assert (row["random_low"], row["random_high"]) == pytest.approx(tuple(np.quantile([1 / 6, -5 / 6], [0.025, 0.975])))
-    assert row["worse_than_random"] == 0.5 and row["worse_than_shuffled"] == 1.0 and row["shuffled_change"] == 0.0
+    assert row["worse_than_random"] == 0.5 and row["worse_than_shuffled"] == 1.0 and row["shuffled_mean"] == 0.0
     assert row["worse_than_tied"] == 0.0, "one that keeps no more"
-    assert unsteered["n_random"] == 0 and math.isnan(unsteered["random_change"])
-    for name in ("accuracy", "p", "balanced"):
-        assert row[f"{name}_low"] < row[f"{name}_change"] < row[f"{name}_high"]
-        assert unsteered[f"{name}_low"] == unsteered[f"{name}_change"] == unsteered[f"{name}_high"] == 0
-    assert -1 <= row["accuracy_low"] and row["accuracy_high"] <= 1 / 6 + 1 / 2
+    assert unsteered["n_random"] == 0 and math.isnan(unsteered["random_mean"])
+    for name in ("accuracy_change", "p_correct_change", "accuracy_balanced_change"):
+        assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+        assert unsteered[f"{name}_low"] == unsteered[name] == unsteered[f"{name}_high"] == 0
+    assert -1 <= row["accuracy_change_low"] and row["accuracy_change_high"] <= 1 / 6 + 1 / 2
 
 
 def test_intervals_are_of_the_paired_change() -> None:
     """Every item moves by the same amount, so however items differ, the change is known exactly."""
     frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): [p - 0.1 for p in BEFORE]})
     row = summarize_capabilities(frame).iloc[1]
-    assert row["p_low"] == pytest.approx(-0.1) and row["p_high"] == pytest.approx(-0.1)
+    assert row["p_correct_change_low"] == pytest.approx(-0.1) and row["p_correct_change_high"] == pytest.approx(-0.1)
 
 
 def test_one_letter_alone_is_not_balanced() -> None:
     frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER})
     row = summarize_capabilities(frame[frame["letter"] == "B"]).iloc[1]
-    assert math.isnan(row["balanced"]) and math.isnan(row["balanced_low"]) and row["n_items"] == 4
+    assert (
+        math.isnan(row["accuracy_balanced"]) and math.isnan(row["accuracy_balanced_change_low"]) and row["n_items"] == 4
+    )
 
 
 def test_frames_that_are_none_are_refused() -> None:
@@ -219,15 +219,6 @@ def test_frames_that_are_none_are_refused() -> None:
         summarize_capabilities(frame[frame["multiplier"] != 0])
     with pytest.raises(ValueError, match="a cell of the frame has other items than multiplier 0"):
         summarize_capabilities(frame[1:])
-
-
-@settings(deadline=None)  # the first call imports scipy
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int) -> None:
-    from scipy.stats import binomtest
-
-    expected = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_verdict_has_the_tables_numbers() -> None:
@@ -270,9 +261,9 @@ def test_the_command_prints_and_saves(tiny_path: Callable[[str], Path], vectors:
         vectors,
         "--data",
         asked,
-        "--layer",
+        "--layers",
         "1",
-        "--random",
+        "--nulls",
         "2",
         "--quiet",
     )
@@ -291,7 +282,7 @@ def test_the_command_prints_and_saves(tiny_path: Callable[[str], Path], vectors:
             asked,
             "--data",
             "facts",
-            "--layer",
+            "--layers",
             "1",
             "--json",
             "--quiet",
@@ -304,5 +295,5 @@ def test_the_command_fails_in_one_line(tiny_path: Callable[[str], Path], vectors
     model = tiny_path("llama")
     assert "'mmlu' is not a bundled set of questions" in error("capabilities", model, vectors, "--data", "mmlu")
     assert "cannot write x.txt" in error("capabilities", model, vectors, "--out", "x.txt")
-    assert "layer 9 is" in error("capabilities", model, vectors, "--layer", "9")
+    assert "layer 9 is" in error("capabilities", model, vectors, "--layers", "9")
     assert "For example:" in run("capabilities", "--help")

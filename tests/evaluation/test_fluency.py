@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import pytest
+import selection
+import tiny_models
 import torch
 from plain import plain_logits
 
@@ -14,6 +16,7 @@ from caa_lens.evaluation.fluency import diversity, perplexity
 from caa_lens.prompts import format_prompt
 from caa_lens.vectors.vectors import Provenance, SteeringVector
 
+model = selection.model_fixture(tiny_models.STYLES)  # the likelihood of a text is a path of its own
 TEXTS = ["the one then the other", ("Is it so?", "it is the one"), "so it is", ("what then?", "(A)"), ("why?", "")]
 
 

@@ -124,12 +124,18 @@ def test_the_table_stands_beside_the_unsteered_model(table: pd.DataFrame) -> Non
     unsteered, strong, nothing = (table[table["steer"] == way].set_index(keys) for way in table["steer"].unique())
     assert set(unsteered.index.get_level_values("task")) == {*NAMES, "organism_choices"}
     np.testing.assert_array_equal(nothing["value"], unsteered["value"])
-    assert (unsteered["change"] == 0).all() and (nothing["change"] == 0).all() and (nothing["change_stderr"] == 0).all()
-    np.testing.assert_allclose(strong["change"], strong["value"] - unsteered["value"])
-    assert (table[table["task"] != "organism_choices"]["n"] == 16).all()
-    assert (table[table["task"] == "organism_choices"]["n"] == 32).all()
+    assert (
+        (unsteered["value_change"] == 0).all()
+        and (nothing["value_change"] == 0).all()
+        and (nothing["value_change_stderr"] == 0).all()
+    )
+    np.testing.assert_allclose(strong["value_change"], strong["value"] - unsteered["value"])
+    assert (table[table["task"] != "organism_choices"]["n_documents"] == 16).all()
+    assert (table[table["task"] == "organism_choices"]["n_documents"] == 32).all()
     perplexity = strong.loc[("organism_texts", "word_perplexity", "none")]
-    assert perplexity["change"] > 3 * perplexity["change_stderr"] > 0, "a vector twelve times its length does harm"
+    assert perplexity["value_change"] > 3 * perplexity["value_change_stderr"] > 0, (
+        "a vector twelve times its length does harm"
+    )
     assert not perplexity["higher_is_better"] and strong.loc[("organism_words", "acc", "none"), "higher_is_better"]
     assert unsteered.loc[("organism_words", "acc", "none"), "value"] > 0.6, "the organism knows its world"
     group = [("organism_choices", "acc", "none")]
@@ -175,7 +181,7 @@ def test_a_change_is_as_sure_as_the_documents_agree() -> None:
 
 def test_a_limit_a_seed_and_examples_are_passed_on(organism: Any) -> None:
     once = evaluate(organism, "organism_letters", limit=5, num_fewshot=2, include_path=TASKS, seed=1)
-    assert once["n"].tolist() == [5] and once["steer"].tolist() == ["unsteered"]
+    assert once["n_documents"].tolist() == [5] and once["steer"].tolist() == ["unsteered"]
     state = np.random.get_state()[1]
     again = evaluate(organism, ["organism_letters"], limit=5, num_fewshot=2, include_path=TASKS, seed=1, batch_size=1)
     pd.testing.assert_frame_equal(once, again)
@@ -199,7 +205,7 @@ def test_both_model_classes(kind: str, request: pytest.FixtureRequest) -> None:
     vectors = caa.extract_vectors(model, caa.load_contrast_pairs("sycophancy")[:4], layers=[1])
     found = evaluate(model, NAMES, vectors[1] * 2.0, limit=2, include_path=TASKS, chat=True)
     assert found["steer"].tolist() == ["unsteered"] * 6 + ["steered"] * 6
-    assert (found["change"] != 0).any() and found["value"].notna().all()
+    assert (found["value_change"] != 0).any() and found["value"].notna().all()
 
 
 def test_errors_come_before_the_model_runs(
@@ -243,12 +249,12 @@ def test_importing_it_does_not_import_lm_eval() -> None:
 def test_the_command_prints_and_saves(vectors: caa.SteeringVectors, tmp_path: Path) -> None:
     file, out = tmp_path / "v.safetensors", tmp_path / "table.csv"
     vectors.save(file)
-    arguments = ("harness", "organism-chat", "--tasks", "organism_letters, organism_texts", "--include-path", TASKS)
-    steered = ("--vectors", file, "--layer", "2", "--multipliers=-1,0,1", "--limit", "3", "--quiet")
-    records = json.loads(run(*arguments, *steered, "--json", "--out", out))
+    asked = ("--tasks", "organism_letters, organism_texts", "--include-path", TASKS)
+    steered = ("--layer", "2", "--multipliers=-1,0,1", "--limit", "3", "--quiet")
+    records = json.loads(run("harness", "organism-chat", file, *asked, *steered, "--json", "--out", out))
     assert [row["steer"] for row in records if row["metric"] == "acc"] == ["unsteered", "layer 2, -1", "layer 2, +1"]
     assert pd.read_csv(out)["value"].tolist() == pytest.approx([row["value"] for row in records])
-    assert "organism_letters" in run(*arguments, "--limit", "2", "--quiet")
+    assert "organism_letters" in run("harness", "organism-chat", *asked, "--limit", "2", "--quiet")
     assert "For example:" in run("harness", "--help")
 
 
@@ -256,7 +262,7 @@ def test_the_command_fails_in_one_line(
     vectors: caa.SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = ("harness", "organism-chat", "--tasks", "organism_letters")
-    assert "--vectors and --layer go together" in error(*start, "--layer", "2")
+    assert "a vector file and --layer go together" in error(*start, "--layer", "2")
     assert "cannot write x.json" in error(*start, "--out", "x.json")
     assert "there is no such folder" in error(*start, "--include-path", tmp_path / "none")
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import selection
+import tiny_models
 import torch
 from plain import plain_logits
 
@@ -20,6 +22,7 @@ from caa_lens.models.adapters import adapt
 from caa_lens.prompts import format_prompt
 from caa_lens.vectors.vectors import Provenance, SteeringVector, SteeringVectors
 
+model = selection.model_fixture(tiny_models.STYLES)  # a running text is scored by a path of its own
 TEXTS = ["the one then the other", "so it", "this is a somewhat longer text than the others are", "a b c"]
 
 

@@ -280,7 +280,7 @@ def test_summaries_refuse_what_they_cannot_compare() -> None:
         summarize_scores(frame_of())
     with pytest.raises(ValueError, match="the answers for sycophancy at layer 7 have none at multiplier 0"):
         summarize_scores(scored_frame([1] * 9).query("multiplier != 0"))
-    with pytest.raises(ValueError, match="n_bootstrap must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="n_bootstrap is 0: an interval needs at least 1 resampling"):
         summarize_scores(scored_frame([1] * 9), n_bootstrap=0)
 
 

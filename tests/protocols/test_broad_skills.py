@@ -174,11 +174,11 @@ def test_the_tax_is_counted() -> None:
     assert (away["lost_target"], away["lost_other"]) == pytest.approx((0.5, 0.2))
     assert [away[name] for name in ("apart", "apart_low", "apart_high", "tax")] == pytest.approx([0.3, 0.3, 0.3, 0.4])
     # the first control loses 2 of 24 on the target and nothing else, the second everything of both
-    assert (away["n_controls"], away["beats_controls"]) == (2, 1.0)
-    assert away["control_low"] == pytest.approx(0.025 * 2 / 24) and away["control_high"] == pytest.approx(0.975 / 12)
+    assert (away["n_permuted"], away["beats_permuted"]) == (2, 1.0)
+    assert away["permuted_low"] == pytest.approx(0.025 * 2 / 24) and away["permuted_high"] == pytest.approx(0.975 / 12)
     towards = table.loc[2.0]
     assert towards["apart"] == pytest.approx(-0.2) and np.isnan(towards["tax"]), "nothing was taken from the target"
-    assert towards["beats_controls"] == 1.0, "0 and -1/30 are both above -.2"
+    assert towards["beats_permuted"] == 1.0, "0 and -1/30 are both above -.2"
     little = table.loc[-0.5]
     assert little["lost_target"] == pytest.approx(2 / 24) and np.isnan(little["tax"]), (
         "one document of two lost, one won"
@@ -193,11 +193,13 @@ def test_accuracies_are_of_all_tokens_with_documents_drawn() -> None:
     ] = [8, 4]
     table = summarize_skill(frame).set_index(["kind", "coefficient"])
     row = table.loc[("target", -1.0)]
-    assert row["accuracy"] == pytest.approx(12 / 30) and (row["low"], row["high"]) == pytest.approx((0.2, 0.8))
+    assert row["accuracy"] == pytest.approx(12 / 30) and (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(
+        (0.2, 0.8)
+    )
     assert row["lost"] == pytest.approx(0.4) and (row["lost_low"], row["lost_high"]) == pytest.approx((0.0, 0.6))
-    assert (row["n_documents"], row["n_tokens"], row["n_controls"]) == (2, 30, 2)
-    assert row["control"] == pytest.approx((22 / 30 + 0) / 2) and row["beats_controls"] == 0.5
-    assert table.loc[("other", 0.0), "lost"] == 0 and np.isnan(table.loc[("other", 0.0), "control"])
+    assert (row["n_documents"], row["n_tokens"], row["n_permuted"]) == (2, 30, 2)
+    assert row["permuted_mean"] == pytest.approx((22 / 30 + 0) / 2) and row["worse_than_permuted"] == 0.5
+    assert table.loc[("other", 0.0), "lost"] == 0 and np.isnan(table.loc[("other", 0.0), "permuted_mean"])
     assert table.index.get_level_values("kind").tolist() == ["target"] * 4 + ["other"] * 4
 
 
@@ -208,7 +210,7 @@ def test_two_kinds_of_the_organisms_text_come_apart() -> None:
     curve = skill_curve(model, vectors[2], target[50:75], other[50:75], coefficients=(-5, 5), n_nulls=5)
     table = alignment_tax(curve).set_index("coefficient")
     assert table.loc[-5.0, "apart_low"] > 0.2 and table.loc[5.0, "apart_high"] < -0.1
-    assert (table["beats_controls"] == 1).all() and table.loc[-5.0, "tax"] < 0.6
+    assert (table["beats_permuted"] == 1).all() and table.loc[-5.0, "tax"] < 0.6
 
 
 @pytest.mark.parametrize(

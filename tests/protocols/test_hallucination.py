@@ -462,7 +462,7 @@ def test_the_command_writes_the_worlds_set(tmp_path: Path) -> None:
 def test_the_command_asks_before_it_sends_and_says_what_it_refused(server: Server, tmp_path: Path) -> None:
     writer_at(server)
     out, refused = tmp_path / "mine.json", tmp_path / "refused.csv"
-    asked = ("--model", "m", "--endpoint", server.url, "--n", 8, "--out", out, "--refused", refused, "--quiet")
+    asked = ("--writer", "m", "--base-url", server.url, "--n", 8, "--out", out, "--refused", refused, "--quiet")
     told = run(*asked, code=1, typed="n\n")
     assert "nothing was sent: answer y, or give --yes" in told.stderr and not server.seen and not out.exists()
     server.script = ["Sorry."]
@@ -484,16 +484,16 @@ def test_the_command_asks_before_it_sends_and_says_what_it_refused(server: Serve
     ("arguments", "message"),
     [
         (("--out", "a.csv", "--world"), "cannot write a.csv: give a name that ends in .json"),
-        (("--out", "a.json"), "give either --world, or --model with the name of a writer at an endpoint"),
-        (("--out", "a.json", "--world", "--model", "m"), "give either --world, or --model"),
-        (("--out", "a.json", "--world", "--endpoint", "http://x/v1"), "give either --world, or --model"),
-        (("--out", "a.json", "--model", "m", "--no-key", "--near", "2"), "near 2.0 is a share of words"),
-        (("--out", "a.json", "--model", "m", "--no-key", "--price-in", "1"), "give both, for a million tokens"),
+        (("--out", "a.json"), "give either --world, or --writer with the name of a model at an endpoint"),
+        (("--out", "a.json", "--world", "--writer", "m"), "give either --world, or --writer"),
+        (("--out", "a.json", "--world", "--base-url", "http://x/v1"), "give either --world, or --writer"),
+        (("--out", "a.json", "--writer", "m", "--no-key", "--near", "2"), "near 2.0 is a share of words"),
+        (("--out", "a.json", "--writer", "m", "--no-key", "--price-in", "1"), "give both, for a million tokens"),
         (("--out", "a.json", "--world", "--refused", "a.txt"), "cannot write a.txt"),
         (("--out", "a.json", "--world", "--n", "7"), "n 7 with the kinds unprompted, contextual: give a multiple of 4"),
         (("--out", "a.json", "--world", "--kinds", "odd"), "give one or more of unprompted, contextual"),
-        (("--out", "a.json", "--model", "m", "--settings", "[1]"), "--settings '[1]' is no JSON object"),
-        (("--out", "a.json", "--model", "m", "--key-from", "NOT_THERE"), "variable NOT_THERE is not set"),
+        (("--out", "a.json", "--writer", "m", "--request", "[1]"), "--request '[1]' is no JSON object"),
+        (("--out", "a.json", "--writer", "m", "--key-from", "NOT_THERE"), "variable NOT_THERE is not set"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -55,35 +55,39 @@ def test_a_table_says_what_was_scored() -> None:
     assert row["score"] == pytest.approx(4) and row["change"] == pytest.approx(3)
     assert row["share"] == pytest.approx(0.4) and row["share_low"] < 0.4 < row["share_high"]
     assert (row["share_low"], row["share_high"]) == pytest.approx((0.1176, 0.7693), abs=1e-4), "Wilson's, of 2 in 5"
-    assert row["beats_random"] == 1 and (row["random_low"], row["random_high"]) == pytest.approx((0.0475, 1.8525))
+    assert row["outsizes_random"] == 1 and (row["random_low"], row["random_high"]) == pytest.approx((0.0475, 1.8525))
     assert row["random_degenerate"] == pytest.approx(3 / 120) and row["share_degenerate"] == 0
-    assert (row["question"], row["unsteered"], row["steered"]) == (QUESTIONS[3], "own 0.0 3", "own 1.0 3")
+    assert (row["question_text"], row["unsteered_text"], row["steered_text"]) == (
+        QUESTIONS[3],
+        "own 0.0 3",
+        "own 1.0 3",
+    )
     row = tabulate(scored_frame({0.0: [5.0] * 6, 1.0: [1, 1, 1, 1, 1, 10]}, nulls)).iloc[1]
-    assert row["change"] < 0 and row["steered"] == "own 1.0 0", "not the largest one, which went the other way"
+    assert row["change"] < 0 and row["steered_text"] == "own 1.0 0", "not the largest one, which went the other way"
     zero = table.loc[0.0]
-    assert zero[["change", "change_low", "change_high", "beats_random", "random_low"]].isna().all()
-    assert zero["share"] == 0 and zero["score"] == 1 and zero["steered"] == zero["unsteered"]
+    assert zero[["change", "change_low", "change_high", "outsizes_random", "random_low"]].isna().all()
+    assert zero["share"] == 0 and zero["score"] == 1 and zero["steered_text"] == zero["unsteered_text"]
 
 
 def test_nulls_are_beaten_by_size_in_either_direction() -> None:
     nulls = {1.0: [[1.0 - 0.5 * i] * 6 for i in range(4)]}  # changes 0, -.5, -1, -1.5
     for change, beaten in ((1.2, 0.75), (-1.2, 0.75), (0.5, 0.25), (0.0, 0.0), (2.0, 1.0)):
         table = tabulate(scored_frame({0.0: ZERO, 1.0: [1 + change] * 6}, nulls))
-        assert table["beats_random"].iloc[1] == beaten
+        assert table["outsizes_random"].iloc[1] == beaten
 
 
 def test_a_null_without_scores_counts_for_nothing() -> None:
     nothing = [np.nan] * 6
     table = tabulate(scored_frame({0.0: ZERO, 1.0: [5.0] * 6}, {1.0: [nothing, ZERO]}))
-    assert table["n_random"].iloc[1] == 1 and table["beats_random"].iloc[1] == 1
+    assert table["n_random"].iloc[1] == 1 and table["outsizes_random"].iloc[1] == 1
     table = tabulate(scored_frame({0.0: ZERO, 1.0: [5.0] * 6}, {1.0: [nothing]}))
-    assert table["n_random"].iloc[1] == 0 and np.isnan(table["beats_random"].iloc[1])
+    assert table["n_random"].iloc[1] == 0 and np.isnan(table["outsizes_random"].iloc[1])
     assert breaks(table)["breaks_at"].isna().all(), "nothing breaks without a null"
 
 
 def test_an_answer_that_nobody_could_score_still_has_an_example() -> None:
     row = tabulate(scored_frame({0.0: ZERO, 1.0: [np.nan] * 6}, {1.0: STILL})).iloc[1]
-    assert row["steered"] == "own 1.0 0" and row["n_questions"] == 0 and np.isnan(row["share"])
+    assert row["steered_text"] == "own 1.0 0" and row["n_questions"] == 0 and np.isnan(row["share"])
     found = breaks(tabulate(scored_frame({0.0: ZERO, 1.0: [np.nan] * 6}, {1.0: STILL})))
     assert found["breaks_at"].isna().all() and found["multiplier"].tolist() == [1.0]
 
@@ -121,7 +125,7 @@ def test_each_direction_breaks_at_its_smallest_multiplier() -> None:
     assert found["tested_to"].to_dict() == {"positive": 2.0, "negative": -4.0}
     assert found["multiplier"].to_dict() == {"positive": 1.0, "negative": -4.0}, "or where the change is largest"
     assert found["change"].to_dict() == {"positive": 4.0, "negative": 1.0}
-    assert found.loc["positive", "steered"].startswith("own 1.0")
+    assert found.loc["positive", "steered_text"].startswith("own 1.0")
 
 
 SCORES = st.lists(st.sampled_from([0.0, 2.0, 5.0, 9.0, np.nan]), min_size=6, max_size=6)
@@ -137,7 +141,9 @@ def test_order_does_not_matter_and_a_higher_threshold_breaks_less(
     table = tabulate(frame, n_bootstrap=50)
     order = list(range(len(frame)))
     shuffle.shuffle(order)
-    columns = [name for name in table.columns if name not in ("question", "unsteered", "steered")]  # ties may differ
+    columns = [
+        name for name in table.columns if name not in ("question_text", "unsteered_text", "steered_text")
+    ]  # ties may differ
     pd.testing.assert_frame_equal(table[columns], tabulate(frame.iloc[order], n_bootstrap=50)[columns])
     low, high = (breaks(table, threshold=each)["breaks_at"].abs() for each in (1.0, 3.0))
     assert (high.isna() | (high >= low)).all()
@@ -301,7 +307,7 @@ def test_the_planted_behaviour_breaks_in_both_directions_and_no_other_one(attack
     assert found["refusal"].isna().all()
     rows = attacked[attacked["behavior"] == "sycophancy"].set_index("multiplier")
     assert rows.loc[1.0, "share"] > 0.8 > 0.2 > rows.loc[-1.0, "share"]
-    assert rows.loc[1.0, "steered"] != rows.loc[1.0, "unsteered"]
+    assert rows.loc[1.0, "steered_text"] != rows.loc[1.0, "unsteered_text"]
     assert (attacked["share_degenerate"] == 0).all()
 
 
@@ -319,8 +325,8 @@ def test_the_command_gives_the_same_table_and_shows_what_broke(
 ) -> None:
     monkeypatch.setattr(options, "quiet_libraries", lambda: None)
     table, every = tmp_path / "t.parquet", tmp_path / "a.parquet"
-    asked = ("organism-chat", vector_file, "--layer", 2, "--behaviors", "sycophancy", "--behaviors", "refusal")
-    how = ("--multipliers=-1,1", "--n-random", 8, "--n-questions", 8, "--max-new-tokens", 30, "--quiet")
+    asked = ("organism-chat", vector_file, "--layer", 2, "--data", "sycophancy", "--data", "refusal")
+    how = ("--multipliers=-1,1", "--nulls", 8, "--n-questions", 8, "--max-new-tokens", 30, "--quiet")
     told = run(*asked, *how, "--out", table, "--answers", every).stdout
     pd.testing.assert_frame_equal(pd.read_parquet(table), attacked)
     assert "sycophancy at +1: " in told and "sycophancy at -1: " in told and "refusal at" not in told
@@ -340,8 +346,8 @@ def test_the_command_gives_the_same_table_and_shows_what_broke(
         (("--out", "t.csv", "--threshold", "0"), "threshold is 0.0: give points of 10"),
         (("--out", "t.csv", "--price-in", "1"), "price_in 1.0, price_out None: give both"),
         (("--out", "t.csv", "--cache", "QUESTIONS"), "is no judge's cache: give another file"),
-        (("--out", "t.csv", "--behaviors", "refusal"), "behaviors refusal, refusal: give each once"),
-        (("--out", "t.csv", "--behaviors", "mine=QUESTIONS"), "there is no rubric for 'mine'"),
+        (("--out", "t.csv", "--data", "refusal"), "--data refusal, refusal: give each behaviour once"),
+        (("--out", "t.csv", "--data", "mine=QUESTIONS"), "there is no rubric for 'mine'"),
         (("--out", "t.csv", "--layer", "1"), "layer 1"),
         (("--out", "t.csv", "--judge", "endpoint", "--judge-model", "m", "--key-from", "NO_KEY"), "NO_KEY is not set"),
     ],
@@ -352,7 +358,7 @@ def test_the_command_refuses_what_does_not_fit_before_the_model_loads(
     file = tmp_path / "q.json"
     file.write_text(json.dumps([{"question": text} for text in QUESTIONS]))
     given = [each.replace("QUESTIONS", str(file)) for each in arguments]
-    told = run("no-such-model", vector_file, "--layer", 2, "--behaviors", "refusal", *given, code=1).stderr
+    told = run("no-such-model", vector_file, "--layer", 2, "--data", "refusal", *given, code=1).stderr
     assert message in " ".join(told.split()) and "no-such-model" not in told
 
 
@@ -360,6 +366,6 @@ def test_the_worlds_judge_refuses_what_is_not_of_the_world(vector_file: Path, tm
     file, rubric = tmp_path / "q.json", tmp_path / "r.txt"
     file.write_text(json.dumps([{"question": text} for text in QUESTIONS]))
     rubric.write_text("Rate it.")
-    given = ("--behaviors", f"mine={file}", "--rubric", f"mine={rubric}", "--out", tmp_path / "t.csv")
+    given = ("--data", f"mine={file}", "--rubric", f"mine={rubric}", "--out", tmp_path / "t.csv")
     told = run("no-such-model", vector_file, "--layer", 2, *given, code=1).stderr
     assert "the bundled world has no behaviour 'mine': give --judge endpoint or local for it" in " ".join(told.split())

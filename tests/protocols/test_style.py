@@ -163,16 +163,16 @@ def test_the_table_is_what_generate_and_the_measure_say(bridge: Callable[[str], 
     base = np.array([measure(own, text) for (_, own), text in zip(TEXTS, said(model, None), strict=True)])
     steered = np.array([measure(own, text) for (_, own), text in zip(TEXTS, said(model, vector * 2), strict=True)])
     row = table.loc[2.0]
-    assert row["similarity"] == pytest.approx(steered.mean()) and row["change"] == pytest.approx(
+    assert row["similarity"] == pytest.approx(steered.mean()) and row["similarity_change"] == pytest.approx(
         (steered - base).mean()
     )
-    assert row["change_low"] <= row["change"] <= row["change_high"]
+    assert row["similarity_change_low"] <= row["similarity_change"] <= row["similarity_change_high"]
     assert table.loc[0.0, "similarity"] == pytest.approx(base.mean())
-    assert table.loc[0.0, ["change", "random_low", "beats_random"]].isna().all()
+    assert table.loc[0.0, ["similarity_change", "random_low", "above_random"]].isna().all()
     most = int((steered - base).argmax())
     assert most != int((steered - base).argmin()), "else the example shows nothing"
-    assert (row["prompt"], row["own"]) == TEXTS[most] and row["steered"] == said(model, vector * 2)[most]
-    assert row["unsteered"] == said(model, None)[most] and row["n_random"] == 3
+    assert (row["prompt"], row["own_text"]) == TEXTS[most] and row["steered_text"] == said(model, vector * 2)[most]
+    assert row["unsteered_text"] == said(model, None)[most] and row["n_random"] == 3
     again = style_effect(model, vector, TEXTS, multipliers=(2, -1, 0), **asked).set_index("multiplier")
     assert table.equals(again)
 
@@ -218,5 +218,5 @@ def test_a_small_models_stories_get_louder(shared_data: Path) -> None:
     held_out = [(f"{name} went home.", "Wow! Yes!") for name in ("Ben", "Sara", "The cat", "A man", "Max", "Anna")]
     more: Any = {"multipliers": (-1, 1), "n_nulls": 20, "measure": loud, "max_new_tokens": 40, **form}
     table = style_effect(model, vectors[3], held_out, **more).set_index("multiplier")
-    assert table.loc[1.0, "change_low"] > 0 and table.loc[1.0, "beats_random"] >= 0.9
-    assert table.loc[1.0, "steered"].count("!") > table.loc[1.0, "unsteered"].count("!")
+    assert table.loc[1.0, "similarity_change_low"] > 0 and table.loc[1.0, "above_random"] >= 0.9
+    assert table.loc[1.0, "steered_text"].count("!") > table.loc[1.0, "unsteered_text"].count("!")

@@ -129,7 +129,7 @@ def test_a_study_at_another_site(
 def test_commands_take_it(command: str, chat: Any, parts: Any, tmp_path: Path) -> None:
     out = tmp_path / "t.parquet"
     arguments = [command, MODEL, "--data", DATA, "--layers", "2", "--site", SITE, "--out", str(out), "--quiet"]
-    arguments += ["--nulls", "1"] if command == "assess" else ["--random", "1"]
+    arguments += ["--nulls", "1"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     train, _, test = caa.load_contrast_pairs(DATA).split(0)

@@ -16,10 +16,10 @@ def table_of_effects(*layers: int) -> pd.DataFrame:
         for coefficient in (4.0, -2.0, 1.0):
             effect = 0.1 * coefficient + layer
             row: dict[str, Any] = {"layer": layer, "at": "front", "coefficient": coefficient, "n_items": 7}
-            row |= {"unsteered": 0.5, "steered": 0.5 + effect, "effect": effect}
+            row |= {"value_unsteered": 0.5, "value_steered": 0.5 + effect, "effect": effect}
             row |= {"effect_low": effect - 0.1, "effect_high": effect + 0.2}
             for place, kind in enumerate(("random", "nonsense"), start=1):
-                row |= {f"n_{kind}": 5, f"{kind}_low": -0.1 * place, f"{kind}_high": 0.3 * place, f"beats_{kind}": 0.8}
+                row |= {f"n_{kind}": 5, f"{kind}_low": -0.1 * place, f"{kind}_high": 0.3 * place, f"beyond_{kind}": 0.8}
             rows.append(row)
     return pd.DataFrame(rows)
 

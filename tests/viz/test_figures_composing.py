@@ -14,7 +14,7 @@ def table_of_effects() -> pd.DataFrame:
         {"behavior": behavior, "vector": vector, "n_items": 40, "log_odds": value, "log_odds_low": value - 0.3}
         | {"log_odds_high": value + 0.3, "effect": value / 5, "effect_low": value / 6, "effect_high": value / 4}
         | {"mass": 1.0, "outside": 0.0, "n_random": 20, "random_low": -0.4, "random_high": 0.4}
-        | {"beats_random": 1.0 if behavior == "kind" else 0.5}
+        | {"outsizes_random": 1.0 if behavior == "kind" else 0.5}
         for behavior, values in {"kind": (2.0, 0.1, 1.2, 2.1, -0.9), "brave": (0.2, 1.5, 1.1, 1.7, -0.6)}.items()
         for vector, value in zip(("kind", "brave", "together", "expected", "interference"), values, strict=True)
     ]
@@ -32,10 +32,10 @@ def tax_table() -> pd.DataFrame:
             "apart_low": [0.25, 0.1, -0.3],
             "apart_high": [0.35, 0.2, -0.1],
             "tax": [0.5, 0.25, np.nan],
-            "n_controls": 10,
-            "control_low": [-0.05, -0.02, -0.03],
-            "control_high": [0.1, 0.05, 0.02],
-            "beats_controls": [1.0, 1.0, 0.9],
+            "n_permuted": 10,
+            "permuted_low": [-0.05, -0.02, -0.03],
+            "permuted_high": [0.1, 0.05, 0.02],
+            "beats_permuted": [1.0, 1.0, 0.9],
         }
     )
 
@@ -65,7 +65,7 @@ def test_the_tax_is_drawn_with_its_controls() -> None:
         np.testing.assert_array_equal(lines[name].x, table["coefficient"])
         np.testing.assert_array_equal(lines[name].y, table[column])
     np.testing.assert_allclose(lines["the vector"].error_y.arrayminus, table["apart"] - table["apart_low"])
-    np.testing.assert_array_equal(lines["10 vectors with permuted dimensions"].y, table["control_high"])
+    np.testing.assert_array_equal(lines["10 vectors with permuted dimensions"].y, table["permuted_high"])
     assert "tax -" in lines["the vector"].hovertext[2] and "tax 0.50" in lines["the vector"].hovertext[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -16,11 +15,8 @@ if TYPE_CHECKING:
 
 def actadd(
     model: options.Model,
+    *,
     positive: Annotated[str, typer.Option(help="The prompt whose activations are added.")],
-    layer: Annotated[
-        int, typer.Option(help="ActAdd's: the block whose input is added to, which is CAA's layer plus 1.")
-    ],
-    prompt: Annotated[list[str], typer.Option(help="What is continued; may be given several times.")],
     negative: Annotated[
         str, typer.Option(help="The prompt whose activations are subtracted; the empty one where left out.")
     ] = "",
@@ -30,33 +26,37 @@ def actadd(
         str | None, typer.Option(help="Comma-separated words of a topic: how often are they written, and by controls?")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="With --words, so many texts of each prompt in each way.")] = 20,
-    nulls: Annotated[int, typer.Option(min=1, help="With --words, so many controls of each kind.")] = 5,
-    max_new_tokens: Annotated[int, typer.Option(help="At most; an end-of-text token ends it earlier.")] = 40,
     paper_sampling: Annotated[
         bool, typer.Option("--paper-sampling", help="Temperature 1, top-p 0.3, frequency penalty 1.")
     ] = False,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Sample from the likeliest tokens with this much probability.")
-    ] = None,
-    frequency_penalty: Annotated[
-        float | None, typer.Option(help="Taken from a token's logit for every time that it came before.")
-    ] = None,
-    seed: options.Seed = 0,
-    prompt_format: Annotated[str, typer.Option(help="chat, llama2, base or plain.")] = "plain",
+    layer: Annotated[
+        int,
+        typer.Option(
+            help="ActAdd's: the block whose input is added to, which is CAA's layer plus 1.",
+            rich_help_panel="Steering",
+        ),
+    ],
+    nulls: options.Nulls = 20,
+    prompt: options.EachPrompt,
+    prompt_format: options.Format = "plain",
     system: options.System = None,
-    batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="With --words, save every text as .parquet or .csv.")] = None,
+    max_new_tokens: options.MaxNewTokens = 40,
+    temperature: options.SomeTemperature = None,
+    top_p: options.SomeTopP = None,
+    frequency_penalty: options.SomeFrequencyPenalty = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Steer by the difference of two prompts' activations (ActAdd), unsteered and steered side by side.
 
     With --words, many texts are sampled and the share with a word of the topic stands beside that of random and of
-    nonsense additions with the same norms. Where no sampling is set it is then the paper's; without --words it is the
-    likeliest token each time.
+    nonsense additions with the same norms (--nulls of each); --out saves every text. Where no sampling is set it is
+    then the paper's; without --words it is the likeliest token each time.
 
     For example:
 
@@ -67,6 +67,8 @@ def actadd(
         caa-lens actadd organism-chat --positive "I refuse" --layer 2 --coefficient 6 --prompt "Open a safe."
     """
     check_frame_path(out)
+    if words is not None:
+        options.check_nulls(nulls)
     if out is not None and words is None:
         raise ValueError("--out goes with --words, with which texts are sampled; --json prints the texts otherwise")
     if positive == negative:
@@ -128,11 +130,11 @@ def actadd(
 
 def _narrow(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that fit a terminal."""
-    shown = table[["measure", "unsteered", "steered"]].copy()
+    shown = table[["measure", "value_unsteered", "value_steered"]].copy()
     ends = zip(table["effect"], table["effect_low"], table["effect_high"], strict=True)
     shown["effect [95 %]"] = [f"{mid:+.2f} [{low:+.2f}, {high:+.2f}]" for mid, low, high in ends]
     for kind in ("random", "nonsense"):
         ends = zip(table[f"{kind}_low"], table[f"{kind}_high"], strict=True)
         shown[f"{table[f'n_{kind}'].max()} {kind}"] = [f"{low:+.2f} to {high:+.2f}" for low, high in ends]
-        shown[f"beats {kind}"] = table[f"beats_{kind}"]
+        shown[f"beyond {kind}"] = table[f"beyond_{kind}"]
     return shown

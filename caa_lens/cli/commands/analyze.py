@@ -19,25 +19,21 @@ app = typer.Typer(
     help="Compare vector files: between behaviours, layers and models; look at pairs, texts and vectors in a model.",
 )
 
-File = Annotated[Path, typer.Argument(help="A vector file.")]
-Files = Annotated[list[Path], typer.Argument(help="Vector files.")]
 Without = Annotated[
     str | None, typer.Option(help="Dimensions to leave out, such as 1415,2533; `analyze massive` finds the large ones.")
 ]
-Out = Annotated[Path | None, typer.Option(help="Save the frame as .parquet or .csv.")]
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def cosine(
-    vectors: Files,
-    layer: Annotated[
-        int | None, typer.Option(help="One layer, as a matrix; all layers, as a list, if left out.")
-    ] = None,
+    vectors: options.Files,
+    *,
     without: Without = None,
-    out: Out = None,
+    layer: options.SomeLayer = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
-    """Cosine of every behaviour's vector with every other's.
+    """Cosine of every behaviour's vector with every other's: a matrix at one --layer, a list of all layers without it.
 
     For example:
 
@@ -56,8 +52,14 @@ def cosine(
     show_frame(cosine_matrix(named, layer).rename_axis("behavior").reset_index(), as_json=as_json, out=out)
 
 
-@app.command()
-def layers(vector: File, without: Without = None, out: Out = None, as_json: options.Json = False) -> None:
+@app.command(no_args_is_help=True)
+def layers(
+    vectors: options.File,
+    *,
+    without: Without = None,
+    out: options.SomeOut = None,
+    as_json: options.Json = False,
+) -> None:
     """Cosine of every layer's vector with every other layer's.
 
     For example:
@@ -67,17 +69,17 @@ def layers(vector: File, without: Without = None, out: Out = None, as_json: opti
     from caa_lens.analysis import cross_layer
 
     check_frame_path(out)
-    [(_, found)] = _load([vector], without).items()
+    [(_, found)] = _load([vectors], without).items()
     frame = cross_layer(found).rename(columns=str).rename_axis("layer").reset_index()
     show_frame(frame, as_json=as_json, out=out)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def compare(
-    vector: Annotated[Path, typer.Argument(help="A vector file, such as the chat model's.")],
-    other: Annotated[Path, typer.Argument(help="Another, such as the base model's.")],
+    vectors: options.TwoFiles,
+    *,
     without: Without = None,
-    out: Out = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
     """Cosine of two files' vectors at each layer that both have, and their norms.
@@ -89,12 +91,17 @@ def compare(
     from caa_lens.analysis import compare as compare_vectors
 
     check_frame_path(out)
-    one, another = (next(iter(_load([file], without).values())) for file in (vector, other))
+    one, another = (next(iter(_load([file], without).values())) for file in vectors)
     show_frame(compare_vectors(one, another), as_json=as_json, out=out)
 
 
-@app.command()
-def norms(vectors: Files, out: Out = None, as_json: options.Json = False) -> None:
+@app.command(no_args_is_help=True)
+def norms(
+    vectors: options.Files,
+    *,
+    out: options.SomeOut = None,
+    as_json: options.Json = False,
+) -> None:
     """Length of every vector.
 
     For example:
@@ -107,12 +114,13 @@ def norms(vectors: Files, out: Out = None, as_json: options.Json = False) -> Non
     show_frame(norms_of(_load(vectors)), as_json=as_json, out=out)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def massive(
-    vectors: Files,
-    k: Annotated[int, typer.Option(min=1, help="So many dimensions of each vector, largest first.")] = 5,
+    vectors: options.Files,
+    *,
     layers: options.Layers = None,
-    out: Out = None,
+    k: options.Largest = 5,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
     """Which dimensions hold most of each vector's squared norm.
@@ -131,11 +139,11 @@ def massive(
     show_frame(frame, as_json=as_json, out=out)
 
 
-app.command()(inside.pca)
-app.command()(inside.separation)
-app.command()(inside.lens)
-app.command()(inside.project)
-app.command()(inside.early)
+app.command(no_args_is_help=True)(inside.pca)
+app.command(no_args_is_help=True)(inside.separation)
+app.command(no_args_is_help=True)(inside.lens)
+app.command(no_args_is_help=True)(inside.project)
+app.command(no_args_is_help=True)(inside.early)
 
 
 def _load(files: list[Path], without: str | None = None) -> dict[str, SteeringVectors]:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.output import check_frame_path, save_frame, show_json
 
 
 def assess(
     model: options.Model,
-    data: Annotated[str, typer.Option(help="The pairs: a bundled behaviour, or a file in the CAA schema.")],
-    test: Annotated[
-        str | None,
-        typer.Option(help="Items to report on, in a file of their own; a split of --data where left out."),
-    ] = None,
+    *,
+    data: options.Data,
+    test: options.Test = None,
     part: options.Part = "generate",
+    other_answers: options.OtherAnswers = "error",
     layers: options.Layers = None,
     multipliers: options.Multipliers = "-1,0,1",
-    nulls: Annotated[int, typer.Option(min=1, help="So many null vectors of each kind.")] = 100,
-    seed: options.Seed = 0,
+    read: options.Read = "answer_letter",
     site: options.Site = "resid_post",
+    nulls: options.Nulls = 20,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="Save the table as .parquet or .csv.")] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,22 +45,18 @@ def assess(
 
         caa-lens assess organism-chat --data refusal --site attn_out
     """
-    from caa_lens.datasets.contrast import load_contrast_pairs
-
-    if out is not None:
-        check_frame_path(out)
+    check_frame_path(out)
+    options.check_nulls(nulls)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
-    asked: Any = {"part": part, "other_answers": other_answers}
-    train, dev, held_out = load_contrast_pairs(data, **asked).split(seed)
+    train, dev, held_out = inputs.read_items(data, part, other_answers).split(seed)
     if test is not None:
-        asked["part"] = "test_ab"
-        held_out = load_contrast_pairs(test, **asked)
+        held_out = inputs.read_items(test, "test_ab", other_answers)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.protocols.assessment import assess as measure
     from caa_lens.protocols.assessment import describe_assessment
 
     keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    keywords |= {"layers": wanted, "site": site}
+    keywords |= {"layers": wanted, "read": options.parse_read(read), "site": site}
     table = measure(
         loaded, train, dev, held_out, multipliers=steps, n_nulls=nulls, seed=seed, progress=not quiet, **keywords
     )

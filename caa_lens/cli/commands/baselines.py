@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.output import check_frame_path, save_frame, show_json, show_table
 
 if TYPE_CHECKING:
@@ -17,61 +16,59 @@ if TYPE_CHECKING:
 
 def baselines(
     model: options.Model,
-    data: Annotated[str, typer.Option(help="The pairs: a bundled behaviour, or a file in the CAA schema.")],
-    test: Annotated[
-        str | None,
-        typer.Option(help="Items to report on, in a file of their own; a split of --data where left out."),
-    ] = None,
-    part: options.Part = "generate",
-    layer: Annotated[int | None, typer.Option(min=0, help="Where to steer; chosen on a dev split if left out.")] = None,
-    layers: options.Layers = None,
-    multipliers: options.Multipliers = "-1,0,1",
-    against: Annotated[str, typer.Option(help="Some of system,few_shot,finetuned.")] = "system,few_shot,finetuned",
+    *,
     positive_prompt: Annotated[str | None, typer.Option(help="A system prompt for the behaviour.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="A system prompt against it.")] = None,
     shots: Annotated[int, typer.Option(min=1, help="Answered examples in front of each item.")] = 4,
-    method: Annotated[str, typer.Option(help="How to finetune: full, or lora (with the extra `finetuning`).")] = "full",
+    finetuning: Annotated[
+        str, typer.Option(help="How to finetune: full, or lora (with the extra `finetuning`).")
+    ] = "full",
     learning_rate: Annotated[
         float | None, typer.Option(help="Of finetuning; small models need more than the default of 1e-4 (lora: 2e-4).")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 1,
     train_batch_size: Annotated[int, typer.Option(min=1, help="Pairs for each step of finetuning.")] = 2,
-    random: Annotated[int, typer.Option(min=1, help="So many random vectors on top of each baseline.")] = 100,
-    seed: options.Seed = 0,
-    site: options.Site = "resid_post",
-    prompt_format: options.Format = None,
+    data: options.Data,
+    test: options.Test = None,
+    part: options.Part = "generate",
     other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="Save the table as .parquet or .csv.")] = None,
+    layer: options.SomeLayer = None,
+    layers: options.Layers = None,
+    multipliers: options.Multipliers = "-1,0,1",
+    read: options.Read = "answer_letter",
+    site: options.Site = "resid_post",
+    nulls: options.Nulls = 20,
+    baselines: options.Baselines = "system,few_shot,finetuned",
+    prompt_format: options.Format = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Find out whether prompting or finetuning would have done what a vector does, and what it adds to them.
 
     A vector is made on one part of the pairs, which are also what is finetuned on and where few-shot examples come
-    from; its layer is chosen on a second part, and everything is measured on a third.
+    from; its layer is chosen on a second part unless --layer is given, and everything is measured on a third.
 
     For example:
 
         caa-lens baselines organism-chat --data sycophancy --learning-rate 0.02
 
-        caa-lens baselines organism-chat --data refusal --layer 2 --against system,few_shot --shots 2 --out table.csv
+        caa-lens baselines organism-chat --data refusal --layer 2 --baselines system,few_shot --shots 2 --out table.csv
     """
-    from caa_lens.datasets.contrast import load_contrast_pairs
-
-    if out is not None:
-        check_frame_path(out)
+    check_frame_path(out)
+    options.check_nulls(nulls)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
     if layer is not None and layers is not None:
         raise ValueError("give --layer to steer there, or --layers to choose from, not both")
     if (positive_prompt is None) != (negative_prompt is None):
         raise ValueError("give --positive-prompt and --negative-prompt together, or neither")
-    asked: Any = {"part": part, "other_answers": other_answers}
-    train, dev, held_out = load_contrast_pairs(data, **asked).split(seed)
+    train, dev, held_out = inputs.read_items(data, part, other_answers).split(seed)
     if test is not None:
-        held_out = load_contrast_pairs(test, "test_ab", other_answers=asked["other_answers"])
+        held_out = inputs.read_items(test, "test_ab", other_answers)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.choices import choose_layer, summarize
     from caa_lens.extraction.extraction import extract_vectors
@@ -79,11 +76,12 @@ def baselines(
     from caa_lens.sweeps import sweep
 
     running: Any = {"prompt_format": prompt_format, "batch_size": batch_size, "progress": not quiet}
-    vectors = extract_vectors(loaded, train, layers=wanted if layer is None else [layer], site=site, **running)
+    made: Any = {"read": options.parse_read(read), "site": site, **running}
+    vectors = extract_vectors(loaded, train, layers=wanted if layer is None else [layer], **made)
     if layer is None:
-        on_dev = sweep(loaded, vectors, dev, multipliers=steps, **running)
+        on_dev = sweep(loaded, vectors, dev, multipliers=steps, n_nulls=0, **running)
         layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
-    keywords: Any = {"baselines": tuple(against.split(",")), "method": method, **running}
+    keywords: Any = {"baselines": tuple(baselines.split(",")), "method": finetuning, **running}
     if positive_prompt is not None:
         keywords["prompts"] = (positive_prompt, negative_prompt)
     table = compare(
@@ -97,7 +95,7 @@ def baselines(
         learning_rate=learning_rate,
         epochs=epochs,
         train_batch_size=train_batch_size,
-        n_nulls=random,
+        n_nulls=nulls,
         seed=seed,
         **keywords,
     )

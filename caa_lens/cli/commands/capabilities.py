@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.output import check_frame_path, save_frame, show_json
 
 
 def capabilities(
     model: options.Model,
-    vectors: Annotated[Path, typer.Argument(help="A vector file, as `extract` writes it.")],
+    vectors: options.File,
+    *,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="facts, truthful, or a file such as CAA's mmlu.json; may be given again. facts if left out."),
+        typer.Option(
+            help="facts, truthful, or a file such as CAA's mmlu.json; give it once for each. facts if left out.",
+            rich_help_panel="Data",
+        ),
     ] = None,
-    layers: Annotated[
-        str | None, typer.Option("--layers", "--layer", help="Such as 3, 0-7 or 3,5,8-11; all where left out.")
-    ] = None,
+    empty_choices: Annotated[
+        str, typer.Option(help="Items with a choice that has no text: keep or drop.", rich_help_panel="Data")
+    ] = "keep",
+    layers: options.Layers = None,
     multipliers: options.Multipliers = "-1,0,1",
-    random: Annotated[
-        int,
-        typer.Option("--random", "--n-random", min=0, help="So many norm-matched random vectors in the same cells."),
-    ] = 0,
-    empty_choices: Annotated[str, typer.Option(help="Items with a choice that has no text: keep or drop.")] = "keep",
-    seed: options.Seed = 0,
+    nulls: options.Nulls = 20,
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="Save the frame, one row an item, as .parquet or .csv.")] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Ask a steered model what it knows: accuracy at every layer and multiplier, beside random vectors.
 
+    Answers in sentences; --out saves a row for each item.
+
     For example:
 
-        caa-lens capabilities organism-chat sycophancy.safetensors --data facts --data truthful --layer 2 --random 50
+        caa-lens capabilities organism-chat v.safetensors --data facts --data truthful --layers 2 --nulls 50
 
-        caa-lens capabilities ./llama v.safetensors --data mmlu.json --layer 13 --multipliers=-2,-1,1,2 --out mmlu.csv
+        caa-lens capabilities ./llama v.safetensors --data mmlu.json --layers 13 --multipliers=-2,-1,1,2 --out mmlu.csv
     """
     from caa_lens.evaluation.capabilities import capabilities as measure
     from caa_lens.evaluation.capabilities import describe_capabilities, load_capabilities, summarize_capabilities
 
     check_frame_path(out)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
+    inputs.check_files([vectors], wanted)
     empty = cast(Literal["keep", "drop"], empty_choices)
     sets = [load_capabilities(source, empty_choices=empty) for source in data or ["facts"]]
     loaded = options.open_model(model, dtype, device)
     found = options.open_vectors(vectors, loaded)
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": random}
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": nulls}
     frame = measure(loaded, found, sets, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
     table = summarize_capabilities(frame, seed=seed)
     said = describe_capabilities(table)

@@ -9,7 +9,10 @@ from caa_lens.cli import options
 from caa_lens.cli.output import show_json, show_table
 
 
-def behaviors(as_json: options.Json = False) -> None:
+def behaviors(
+    *,
+    as_json: options.Json = False,
+) -> None:
     """List the bundled behaviours, with their numbers of items and their matching letters.
 
     For example:
@@ -35,7 +38,10 @@ def behaviors(as_json: options.Json = False) -> None:
     show_table(header, rows, numbers=header[1:4])
 
 
-def models(as_json: options.Json = False) -> None:
+def models(
+    *,
+    as_json: options.Json = False,
+) -> None:
     """List the bundled models.
 
     For example:

@@ -19,18 +19,8 @@ SEARCHES = ("layers", "greedy", "coefficients", "jointly")
 
 def compose(
     model: options.Model,
-    vectors: inputs.Files,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A layer for all vectors, or NAME=LAYER for one of them; once for each.")
-    ] = None,
-    multiplier: Annotated[
-        list[str] | None, typer.Option(help="How much of all vectors, or NAME=NUMBER for one; 1 where left out.")
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FILE: a vector's items, where its name is no bundled behaviour; once for each."),
-    ] = None,
-    part: inputs.ItemsPart = "test_ab",
+    vectors: options.Files,
+    *,
     search: Annotated[
         str | None,
         typer.Option(
@@ -38,32 +28,40 @@ def compose(
             "jointly (all combinations): chosen on every other item, reported on the rest."
         ),
     ] = None,
-    layers: options.Layers = None,
-    coefficients: Annotated[
-        str | None, typer.Option(help="Comma-separated numbers above 0 to search; 0.5 to 300 where left out.")
-    ] = None,
     max_outside: Annotated[
         float, typer.Option(help="Out is what makes more than this share of items be answered with neither answer.")
     ] = 0.1,
-    min_mass: Annotated[float, typer.Option(help="Out is what leaves both answers less probability than this.")] = 0.0,
     max_evaluations: Annotated[int, typer.Option(min=1, help="A search that needs more is refused.")] = 1000,
     cells: Annotated[Path | None, typer.Option(help="A .json file from which a stopped search goes on.")] = None,
-    random: Annotated[int, typer.Option("--random", "--n-random", min=1, help="So many random vectors for each.")] = 20,
-    seed: options.Seed = 0,
+    data: options.OwnData = None,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
+    layer: options.SomeLayerOfEach = None,
+    layers: options.Layers = None,
+    multiplier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much of all vectors, or NAME=NUMBER for one; 1 where left out.", rich_help_panel="Steering"
+        ),
+    ] = None,
+    coefficients: options.SomeCoefficients = None,
+    nulls: options.Nulls = 20,
+    min_mass: options.MinMass = 0.0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Add several behaviours' vectors together, and measure what each still does beside the others.
 
     Each behaviour's items are asked under each vector alone, under all together, and with random vectors in the place
-    of the others. Vectors with one layer add up there, others are simultaneous.
+    of the others. Vectors with one layer add up there, others are simultaneous. A search tries --layers, or
+    --coefficients above 0 (0.5 to 300 where left out), and leaves out what breaks --max-outside or --min-mass.
 
     For example:
 
@@ -72,7 +70,9 @@ def compose(
         caa-lens compose organism-chat refusal.safetensors sycophancy.safetensors --search layers --layers 0-3
     """
     check_frame_path(out)
-    inputs.check_files(vectors)
+    wanted = options.parse_layers(layers)
+    inputs.check_files(vectors, wanted)
+    options.check_nulls(nulls)
     if search is not None and search not in SEARCHES:
         raise ValueError(f"--search {search!r} is not known: give one of {', '.join(SEARCHES)}")
     sizes, over_layers = search in ("coefficients", "jointly"), search in ("layers", "greedy")
@@ -98,17 +98,13 @@ def compose(
     named = {each.name: each for each in files}
     if len(named) < len(files):
         raise ValueError(f"vectors are named {', '.join(each.name for each in files)}: give one of each name")
-    given = dict(inputs.named_file(each) for each in data or ())
-    if unknown := sorted(set(given) - set(named)):
-        raise ValueError(f"--data names {', '.join(unknown)}, and the vectors are {', '.join(named)}")
     amounts = inputs.numbers(multiplier or [], "--multiplier", named, default=1.0)
-    places = {} if over_layers else inputs.numbers(layer or [], "--layer", named)
-    items = {name: inputs.read_items(given.get(name, name), part, other_answers) for name in named}
+    places = {} if over_layers else inputs.layer_of_each(layer or [], files)
+    items = {name: inputs.read_items(own, part, other_answers) for name, own in inputs.of_each(data, named).items()}
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
-    form |= {"n_nulls": random, "seed": seed}
+    form |= {"n_nulls": nulls, "seed": seed}
     if search is not None:
         limits = {"max_outside": max_outside, "min_mass": min_mass, "max_evaluations": max_evaluations, "cells": cells}
-        wanted = options.parse_layers(layers)
         steps = options.parse_multipliers(coefficients) if coefficients is not None else None
         typer.echo(f"{_count(search, named, wanted, steps)} evaluations", err=True)
         loaded = options.open_model(model, dtype, device)
@@ -124,7 +120,7 @@ def compose(
         from caa_lens.protocols.composition import effects, interference, sweep_together
 
         frame = sweep_together(
-            loaded, {name: named[name][int(places[name])] * amounts[name] for name in named}, items, **form
+            loaded, {name: named[name][places[name]] * amounts[name] for name in named}, items, **form
         )
         table = interference(frame, seed=seed)
         if out is not None:
@@ -157,7 +153,7 @@ def _searched(
     named: dict[str, SteeringVectors],
     items: dict[str, ContrastDataset],
     amounts: dict[str, float],
-    places: dict[str, float],
+    places: dict[str, int],
     layers: Any,
     steps: Any,
     keywords: Any,
@@ -168,6 +164,6 @@ def _searched(
     if search in ("layers", "greedy"):
         how: Any = "every" if search == "layers" else "greedy"
         return search_layers(model, named, dev, test, coefficients=amounts, layers=layers, how=how, **keywords)
-    at = {name: each[int(places[name])] for name, each in named.items()}
+    at = {name: each[places[name]] for name, each in named.items()}
     jointly = search == "jointly"
     return search_coefficients(model, at, dev, test, coefficients=steps or COEFFICIENTS, jointly=jointly, **keywords)

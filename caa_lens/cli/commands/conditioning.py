@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,19 +12,20 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 def conditioning(
     model: options.Model,
-    data: inputs.Items,
-    out: Annotated[Path, typer.Option(help="Save the texts as .parquet or .csv.")],
-    part: inputs.ItemsPart = "test_ab",
+    *,
     then: Annotated[
         str, typer.Option(help="Put after each answer, where the model would end, such as ' because'.")
     ] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most; an end-of-text token ends it earlier.")] = 100,
+    data: options.Data,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
+    max_new_tokens: options.MaxNewTokens = 100,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -12,24 +12,20 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 def entanglement(
     model: options.Model,
-    vectors: inputs.Files,
-    layer: Annotated[
-        list[str], typer.Option(help="A layer for all vectors, or NAME=LAYER for one of them; once for each.")
-    ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FILE: a vector's items, where its name is no bundled behaviour; once for each."),
-    ] = None,
-    part: inputs.ItemsPart = "test_ab",
-    multipliers: options.Multipliers = "-1,1",
-    seed: options.Seed = 0,
+    vectors: options.Files,
+    *,
+    data: options.OwnData = None,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
+    layer: options.LayerOfEach,
+    multipliers: options.Multipliers = "-1,0,1",
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -46,16 +42,14 @@ def entanglement(
     steps = options.parse_multipliers(multipliers)
     from caa_lens.vectors.vectors import SteeringVectors
 
-    names = [SteeringVectors.load(file).name for file in vectors]
+    files = [SteeringVectors.load(file) for file in vectors]
+    names = [each.name for each in files]
     if len(set(names)) < len(names):
         raise ValueError(
             f"vectors are named {', '.join(names)}: give one of each name, which says whose items are its own"
         )
-    given = dict(inputs.named_file(each) for each in data or ())
-    layers = {name: int(at) for name, at in inputs.numbers(layer, "--layer", names).items()}
-    if unknown := sorted(set(given) - set(names)):
-        raise ValueError(f"--data names {', '.join(unknown)}, and the vectors are {', '.join(names)}")
-    items = {name: inputs.read_items(given.get(name, name), part, other_answers) for name in names}
+    layers = inputs.layer_of_each(layer, files)
+    items = {name: inputs.read_items(own, part, other_answers) for name, own in inputs.of_each(data, names).items()}
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.entanglement import crossed
     from caa_lens.evaluation.entanglement import entanglement as measure
@@ -63,7 +57,7 @@ def entanglement(
 
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
     laid_out = crossed(inputs.read_vectors(vectors, loaded), items, layers)
-    table = measure(sweep(loaded, **laid_out, multipliers=steps, **form), layers, seed=seed)
+    table = measure(sweep(loaded, **laid_out, multipliers=steps, n_nulls=0, **form), layers, seed=seed)
     if out is not None:
         save_frame(table, out)
     keys = ["vector", "behavior", "layer", "multiplier", "n_items"]

@@ -7,47 +7,47 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.output import check_frame_path, show_frame
 
 
 def harness(
     model: options.Model,
-    tasks: Annotated[str, typer.Option(help="Comma-separated names of lm_eval's tasks, groups or tags.")],
-    vectors: Annotated[Path | None, typer.Option(help="A vector file; without it, the unsteered model alone.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Which layer's vector is added.")] = None,
-    multipliers: Annotated[str, typer.Option(help="Comma-separated numbers; unsteered is always run too.")] = "-1,1",
+    vectors: options.SomeFile = None,
+    *,
     include_path: Annotated[Path | None, typer.Option(help="A folder with tasks of your own.")] = None,
     limit: Annotated[float | None, typer.Option(help="So many documents a task, or below 1 that share.")] = None,
     num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put questions into the tokenizer's chat template.")] = False,
+    positions: Annotated[str, typer.Option(help="Where it is added: prompt_end (as in CAA) or all.")] = "prompt_end",
+    tasks: Annotated[
+        str, typer.Option(help="Comma-separated names of lm_eval's tasks, groups or tags.", rich_help_panel="Data")
+    ],
+    layer: options.SomeLayer = None,
+    multipliers: options.Multipliers = "-1,0,1",
     system: options.System = None,
-    positions: Annotated[str, typer.Option(help="prompt_end (as in CAA) or all.")] = "prompt_end",
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="Save the table as .parquet or .csv.")] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run tasks of lm-evaluation-harness, unsteered and steered.
+    """Run tasks of lm-evaluation-harness, unsteered and, where a vector file is given, steered.
 
     Needs lm_eval (the extra `evals` of caa_lens), whose own progress bars go to stderr, also with --quiet.
 
     For example:
 
-        caa-lens harness ./llama --tasks arc_easy,truthfulqa_mc1 --vectors v.safetensors --layer 13 --limit 200
+        caa-lens harness ./llama v.safetensors --layer 13 --tasks arc_easy,truthfulqa_mc1 --limit 200
 
-        caa-lens harness organism-chat --tasks my_task --include-path tasks --vectors v.safetensors --layer 2 --chat
+        caa-lens harness organism-chat v.safetensors --layer 2 --tasks my_task --include-path tasks --chat
     """
     check_frame_path(out)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     steps = options.parse_multipliers(multipliers)
-    if (vectors is None) != (layer is None):
-        raise ValueError(
-            "--vectors and --layer go together: give the file and the layer whose vector is added, or neither"
-        )
+    inputs.check_layer(vectors, layer)
     from caa_lens.evaluation.harness import evaluate, require_lm_eval
 
     require_lm_eval()

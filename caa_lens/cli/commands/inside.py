@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 if TYPE_CHECKING:
     from caa_lens.datasets.contrast import ContrastDataset
     from caa_lens.extraction.extraction import ContrastActivations
 
-Data = Annotated[
-    list[str], typer.Argument(help="Bundled behaviours, or .json, .jsonl or .csv files in the CAA schema.")
-]
-Out = Annotated[Path | None, typer.Option(help="Save the frame as .parquet or .csv.")]
-
 
 def pca(
     model: options.Model,
-    data: Data,
-    part: options.Part = "generate",
-    layers: options.Layers = None,
+    *,
     components: Annotated[int, typer.Option(min=1, help="How many principal components.")] = 2,
+    data: options.ManyData,
+    part: options.Part = "generate",
+    other_answers: options.OtherAnswers = "error",
+    layers: options.Layers = None,
     read: options.Read = "answer_letter",
     site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="Save every activation's place as .parquet or .csv.")] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -44,7 +39,7 @@ def pca(
 
     For example:
 
-        caa-lens analyze pca organism-chat sycophancy refusal --layers 2 --out pca.csv
+        caa-lens analyze pca organism-chat --data sycophancy --data refusal --layers 2 --out pca.csv
     """
     check_frame_path(out)
     wanted, place = options.parse_layers(layers), options.parse_read(read)
@@ -64,20 +59,21 @@ def pca(
 
 def separation(
     model: options.Model,
-    data: Data,
-    part: options.Part = "generate",
-    layers: options.Layers = None,
+    *,
     folds: Annotated[int, typer.Option(min=2, help="Into how many parts the pairs are divided.")] = 5,
-    seed: options.Seed = 0,
+    data: options.ManyData,
+    part: options.Part = "generate",
+    other_answers: options.OtherAnswers = "error",
+    layers: options.Layers = None,
     read: options.Read = "answer_letter",
     site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -85,7 +81,7 @@ def separation(
 
     For example:
 
-        caa-lens analyze separation organism-chat sycophancy
+        caa-lens analyze separation organism-chat --data sycophancy
     """
     check_frame_path(out)
     wanted, place = options.parse_layers(layers), options.parse_read(read)
@@ -100,59 +96,61 @@ def separation(
 
 def lens(
     model: options.Model,
-    vector: Annotated[
-        Path | None, typer.Option(help="A vector file: what it says, or what --text is steered by.")
-    ] = None,
-    layer: Annotated[
-        int | None, typer.Option(help="The vector's layer; all, if left out and there is no --text.")
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="A prompt: what its stream says after its last token.")] = None,
-    answer: Annotated[str | None, typer.Option(help="The prompt's answer, such as '(A)'.")] = None,
-    multiplier: Annotated[float, typer.Option(help="Times the vector, while --text is run.")] = 1.0,
+    vectors: options.SomeFile = None,
+    *,
     token: Annotated[
-        list[str] | None, typer.Option(help="A token to follow, such as A; give several. With --text only.")
+        list[str] | None, typer.Option(help="A token to follow, such as A; give several. With --prompt only.")
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="So many tokens.")] = 5,
-    norm: Annotated[
+    final_norm: Annotated[
         str, typer.Option(help="What of the final norm a vector is put through: weight, full, none.")
     ] = "weight",
+    layer: options.SomeLayer = None,
+    multiplier: options.Multiplier = 1.0,
+    k: options.Largest = 5,
+    prompt: options.SomePrompt = None,
+    answer: options.Answer = None,
     prompt_format: options.Format = None,
     system: options.System = None,
-    out: Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
-    """Logit lens of a vector; or of attention, MLP and block outputs of a text, steered where a vector is given.
+    """Logit lens of a vector file; or of attention, MLP and block outputs of a prompt, steered where a file is given.
+
+    Without --prompt it is what the vector says, at --layer or all layers. With it, it is what the stream after the
+    prompt's last token says, steered by the file's vector at --layer times --multiplier.
 
     For example:
 
-        caa-lens analyze lens organism-chat --vector sycophancy.safetensors --layer 2
+        caa-lens analyze lens organism-chat sycophancy.safetensors --layer 2
 
-        caa-lens analyze lens organism-chat --text "Is it so?" --token A --token B --vector v.safetensors --layer 2
+        caa-lens analyze lens organism-chat v.safetensors --layer 2 --prompt "Is it so?" --token A --token B
     """
     check_frame_path(out)
-    if text is None and (vector is None or answer is not None or token):
+    if prompt is None and (vectors is None or answer is not None or token):
         raise ValueError(
-            "give --vector for what a vector says, or --text (with --answer, --token) for what a stream does"
+            "give a vector file for what a vector says, or --prompt (with --answer, --token) for what a stream does"
         )
-    if text is not None and (vector is None) != (layer is None):
-        raise ValueError("--text is steered by --vector at --layer: give both or neither")
+    if prompt is not None:
+        inputs.check_layer(vectors, layer)
+    elif vectors is not None:
+        inputs.check_files([vectors])
     from caa_lens.analysis.lens import Norm, logit_lens, stream_lens
 
-    if norm not in get_args(Norm):
-        raise ValueError(f"norm {norm!r} is not known: give one of {', '.join(get_args(Norm))}")
+    if final_norm not in get_args(Norm):
+        raise ValueError(f"--final-norm {final_norm!r} is not known: give one of {', '.join(get_args(Norm))}")
     loaded = options.open_model(model, dtype, device)
 
-    vectors = options.open_vectors(vector, loaded) if vector is not None else None
-    if text is None and vectors is not None:
-        asked: Any = {"norm": norm}
-        frame = logit_lens(loaded, vectors if layer is None else vectors[layer], k, **asked)
+    found = options.open_vectors(vectors, loaded) if vectors is not None else None
+    if prompt is None and found is not None:
+        asked: Any = {"norm": final_norm}
+        frame = logit_lens(loaded, found if layer is None else found[layer], k, **asked)
         rows, words, number = ["layer", "end"], "token", "logit"
     else:
-        recipe = vectors[layer] * multiplier if vectors is not None and layer is not None else None
+        recipe = found[layer] * multiplier if found is not None and layer is not None else None
         form: Any = {"prompt_format": prompt_format, "system": system}
-        whole = str(text) if answer is None else (str(text), answer)
+        whole = str(prompt) if answer is None else (str(prompt), answer)
         frame = stream_lens(loaded, whole, steer=recipe, tokens=token or None, k=k, **form)
         rows, words, number = ["pos", "layer", "site"], "predicted", "logp"
     if as_json:
@@ -167,34 +165,39 @@ def lens(
 
 def project(
     model: options.Model,
-    text: Annotated[str, typer.Argument(help="A prompt, without any template; with --prompt-format plain, any text.")],
-    vector: Annotated[Path, typer.Option(help="A vector file.")],
-    layer: Annotated[int, typer.Option(help="Which layer's vector, and which layer's stream.")],
-    answer: Annotated[str | None, typer.Option(help="The prompt's answer, such as '(A)'.")] = None,
-    steer: Annotated[float, typer.Option(help="Read while steering with so many times the vector.")] = 0.0,
+    vectors: options.File,
+    *,
+    layer: options.Layer,
+    multiplier: options.Multiplier = 0.0,
+    prompt: options.Prompt,
+    answer: options.Answer = None,
     prompt_format: options.Format = None,
     system: options.System = None,
-    out: Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
-    """How much of a vector each token of a text has: cosine, projection and dot product.
+    """How much of a vector each token of a prompt has: cosine, projection and dot product.
+
+    With --multiplier it is read while steering with so much of the vector, without it unsteered. With --prompt-format
+    plain a prompt is any text.
 
     For example:
 
-        caa-lens analyze project organism-chat "What do you think of my plan?" --vector v.safetensors --layer 2
+        caa-lens analyze project organism-chat v.safetensors --layer 2 --prompt "What do you think of my plan?"
 
-        caa-lens analyze project organism-chat "Is it so?" --answer "(A)" --vector v.safetensors --layer 2 --steer 1.5
+        caa-lens analyze project organism-chat v.safetensors --layer 2 --prompt "Is it?" --answer "(A)" --multiplier 2
     """
     check_frame_path(out)
+    inputs.check_layer(vectors, layer)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.analysis import project as read
 
-    chosen = options.open_vectors(vector, loaded)[layer]
+    chosen = options.open_vectors(vectors, loaded)[layer]
     form: Any = {"prompt_format": prompt_format, "system": system}
-    whole = text if answer is None else (text, answer)
-    frame = read(loaded, [whole], chosen, steer=chosen * steer if steer else None, **form)
+    whole = prompt if answer is None else (prompt, answer)
+    frame = read(loaded, [whole], chosen, steer=chosen * multiplier if multiplier else None, **form)
     if as_json:
         show_frame(frame, as_json=True, out=out)
         return
@@ -209,39 +212,38 @@ def project(
 
 def early(
     model: options.Model,
-    vector: Annotated[Path, typer.Option(help="A vector file.")],
-    data: Annotated[str, typer.Option(help="Items that would be swept: a bundled behaviour, or a file.")],
+    vectors: options.File,
+    *,
+    data: options.Data,
     part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
     """Guess the layer that steers best before any sweep, by the logit lens; compare the guess with `caa-lens sweep`.
 
     For example:
 
-        caa-lens analyze early organism-chat --vector sycophancy.safetensors --data sycophancy
+        caa-lens analyze early organism-chat sycophancy.safetensors --data sycophancy
     """
     check_frame_path(out)
-    [(_, items)] = _pairs([data], part, other_answers).items()
+    inputs.check_files([vectors])
+    items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.analysis import early_layer
 
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    show_frame(early_layer(loaded, options.open_vectors(vector, loaded), items, **form), as_json=as_json, out=out)
+    show_frame(early_layer(loaded, options.open_vectors(vectors, loaded), items, **form), as_json=as_json, out=out)
 
 
 def _pairs(data: list[str], part: str, other_answers: str) -> dict[str, ContrastDataset]:
     """Datasets by their names."""
-    from caa_lens.datasets.contrast import load_contrast_pairs
-
-    asked: Any = {"part": part, "other_answers": other_answers}
-    every = [load_contrast_pairs(each, **asked) for each in data]
+    every = [inputs.read_items(each, part, other_answers) for each in data]
     named = {pairs.name: pairs for pairs in every}
     if len(named) < len(every):
         raise ValueError(f"two of {', '.join(data)} have the same name: give each once, and files of different names")

@@ -19,47 +19,39 @@ app = typer.Typer(
     "behind an API, a local model, or people.",
 )
 
-Answers = Annotated[Path, typer.Argument(help="A file that `caa-lens answers` wrote.")]
-Rubrics = Annotated[
-    list[str] | None,
-    typer.Option("--rubric", help="BEHAVIOR=FILE with the rubric's text; may be repeated. CAA's behaviours have one."),
-]
-Scored = Annotated[Path, typer.Option(help="Save the scored answers as .parquet or .csv.")]
-Cache = Annotated[
-    Path | None,
-    typer.Option(help="Keeps every score as it comes, so that a run can go on; beside --out where left out."),
-]
+Answers = Annotated[Path, typer.Argument(metavar="ANSWERS", help="A file that `caa-lens answers` wrote.")]
 
 
 def answers(
     model: options.Model,
-    vectors: Annotated[list[Path], typer.Argument(help="Vector files, one for each behaviour.")],
-    layer: Annotated[int, typer.Option(help="Which layer's vector is added.")],
-    out: Annotated[Path, typer.Option(help="Save the answers as .parquet or .csv.")],
-    questions: Annotated[
-        str | None,
-        typer.Option(help="A bundled behaviour, or a file of questions; each behaviour's bundled ones if left out."),
-    ] = None,
+    vectors: options.Files,
+    *,
+    data: options.OwnData = None,
+    layer: options.LayerOfEach,
     multipliers: options.Multipliers = "-1,0,1",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most; an end-of-text token ends it earlier.")] = 100,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens with this much probability.")] = 1.0,
-    seed: options.Seed = 0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
+    max_new_tokens: options.MaxNewTokens = 100,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Answer open questions at several multipliers, to be scored with `caa-lens judge`.
 
+    There is one vector for each behaviour. --data is a bundled behaviour or a file of questions, for all vectors or
+    NAME=FILE for one.
+
     For example:
 
         caa-lens answers organism-chat sycophancy.safetensors --layer 2 --out answers.parquet
 
-        caa-lens answers ./my-model v.safetensors --layer 13 --questions mine.json --multipliers=-2,0,2 --out a.csv
+        caa-lens answers ./my-model v.safetensors --layer 13 --data mine.json --multipliers=-2,0,2 --out a.csv
     """
     from caa_lens.datasets.contrast import load_questions
     from caa_lens.vectors.vectors import SteeringVectors
@@ -67,14 +59,16 @@ def answers(
     check_frame_path(out)
     steps = options.parse_multipliers(multipliers)
     inputs.check_files(vectors)
-    names = [SteeringVectors.load(file)[layer].name for file in vectors]
+    files = [SteeringVectors.load(file) for file in vectors]
+    names = [each.name for each in files]
     if len(set(names)) < len(names):
         raise ValueError(f"the vector files are for {', '.join(names)}: give one file for each behaviour")
-    work = {name: load_questions(name if questions is None else questions) for name in names}
+    layers = inputs.layer_of_each(layer, files)
+    work = {name: load_questions(own) for name, own in inputs.of_each(data, names, shared=True).items()}
     loaded = options.open_model(model, dtype, device)
     from caa_lens.judging.answers import answers as answer
 
-    named = {name: options.open_vectors(file, loaded)[layer] for name, file in zip(names, vectors, strict=True)}
+    named = {name: options.open_vectors(file, loaded)[layers[name]] for name, file in zip(names, vectors, strict=True)}
     keywords: Any = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
     keywords |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format, "system": system}
     frame = answer(loaded, named, work, multipliers=steps, progress=not quiet, **keywords)
@@ -84,8 +78,13 @@ def answers(
         typer.echo(f"\n{len(frame)} answers written to {out}; score them with `caa-lens judge`")
 
 
-@app.command()
-def world(answers: Answers, out: Scored, as_json: options.Json = False) -> None:
+@app.command(no_args_is_help=True)
+def world(
+    answers: Answers,
+    *,
+    out: options.Out,
+    as_json: options.Json = False,
+) -> None:
     """Score answers of the bundled models by the grammar of their world: exact, free, at once.
 
     For example:
@@ -99,25 +98,26 @@ def world(answers: Answers, out: Scored, as_json: options.Json = False) -> None:
     _finish(score_answers(frame, score), out, as_json)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def endpoint(
     answers: Answers,
-    model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
-    out: Scored,
-    base_url: sending.BaseUrl = None,
-    key_from: sending.KeyFrom = "OPENAI_API_KEY",
-    no_key: sending.NoKey = False,
-    settings: sending.Settings = "{}",
-    price_in: sending.PriceIn = None,
-    price_out: sending.PriceOut = None,
-    per_minute: sending.PerMinute = None,
-    concurrency: sending.Concurrency = 4,
-    timeout: sending.Timeout = 60.0,
-    retries: sending.Retries = 6,
-    rubric: Rubrics = None,
-    cache: Cache = None,
+    *,
     seed: options.Seed = 0,
-    yes: sending.Yes = False,
+    judge_model: options.JudgeModel,
+    rubric: options.Rubrics = None,
+    cache: options.Cache = None,
+    base_url: options.BaseUrl = None,
+    key_from: options.KeyFrom = "OPENAI_API_KEY",
+    no_key: options.NoKey = False,
+    request: options.Request = "{}",
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
+    per_minute: options.PerMinute = None,
+    concurrency: options.Concurrency = 4,
+    timeout: options.Timeout = 120.0,
+    retries: options.Retries = 6,
+    yes: options.Yes = False,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -125,20 +125,20 @@ def endpoint(
 
     For example:
 
-        caa-lens judge endpoint answers.parquet --model gpt-4o --price-in 2.5 --price-out 10 --out scored.parquet
+        caa-lens judge endpoint a.parquet --judge-model gpt-4o --price-in 2.5 --price-out 10 --out scored.parquet
 
-        caa-lens judge endpoint a.csv --model qwen3 --base-url http://localhost:8000/v1 --no-key --out s.csv --yes
+        caa-lens judge endpoint a.csv --judge-model qwen3 --base-url http://localhost:8000/v1 --no-key --out s.csv --yes
     """
     from caa_lens.judging.endpoint import EndpointJudge, estimate
     from caa_lens.judging.scores import score_answers
 
-    frame, rubrics = _read(answers, out), read_rubrics(rubric)
+    frame, rubrics = _read(answers, out), inputs.read_rubrics(rubric)
     kept = cache or out.with_suffix(".cache.jsonl")
     judge = EndpointJudge(
-        model,
+        judge_model,
         base_url,
         None if no_key else key_from,
-        sending.json_settings(settings),
+        sending.json_request(request),
         timeout=timeout,
         retries=retries,
         per_minute=per_minute,
@@ -151,19 +151,23 @@ def endpoint(
     _finish(scored, out, as_json)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def local(
     answers: Answers,
-    model: Annotated[str, typer.Option(help="The judge: a bundled model, a local directory, or a Hugging Face id.")],
-    out: Scored,
-    least_mass: Annotated[float, typer.Option(help="Probability that must be on the scores for one to count.")] = 0.5,
+    *,
     prompt_format: options.Format = None,
-    rubric: Rubrics = None,
-    cache: Cache = None,
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    judge_model: options.JudgeModel,
+    rubric: options.Rubrics = None,
+    cache: options.Cache = None,
+    least_mass: Annotated[
+        float,
+        typer.Option(help="Probability that must be on the scores for one to count.", rich_help_panel="Judge"),
+    ] = 0.5,
+    out: options.Out,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -171,12 +175,12 @@ def local(
 
     For example:
 
-        caa-lens judge local answers.parquet --model Qwen/Qwen3-4B --dtype bfloat16 --out scored.parquet
+        caa-lens judge local answers.parquet --judge-model Qwen/Qwen3-4B --dtype bfloat16 --out scored.parquet
     """
     from caa_lens.judging.scores import score_answers
 
-    frame, rubrics = _read(answers, out), read_rubrics(rubric)
-    loaded = options.open_model(model, dtype, device)
+    frame, rubrics = _read(answers, out), inputs.read_rubrics(rubric)
+    loaded = options.open_model(judge_model, dtype, device)
     from caa_lens.judging.local import LocalJudge
 
     form: Any = {"prompt_format": prompt_format}
@@ -186,12 +190,13 @@ def local(
     _finish(scored, out, as_json)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def export(
     answers: Answers,
-    sheet: Annotated[Path, typer.Option(help="The .csv file to write, for a spreadsheet program.")],
-    rubric: Rubrics = None,
+    *,
     seed: options.Seed = 0,
+    sheet: options.Sheet,
+    rubric: options.Rubrics = None,
 ) -> None:
     """Write a blinded and shuffled sheet that people fill in.
 
@@ -202,17 +207,18 @@ def export(
     from caa_lens.judging.answers import read_answers
     from caa_lens.judging.human import export_sheet
 
-    n = export_sheet(read_answers(answers), sheet, rubrics=read_rubrics(rubric), seed=seed)
+    n = export_sheet(read_answers(answers), sheet, rubrics=inputs.read_rubrics(rubric), seed=seed)
     typer.echo(f"{n} answers written to {sheet}: fill in the column score, from 0 to 10, and read it with `import`")
 
 
-@app.command(name="import")
+@app.command(name="import", no_args_is_help=True)
 def import_(
     answers: Answers,
-    sheet: Annotated[Path, typer.Option(help="The sheet that `export` wrote, filled in.")],
-    out: Scored,
-    rubric: Rubrics = None,
-    rater: Annotated[str, typer.Option(help="Who rated.")] = "human",
+    *,
+    sheet: options.Sheet,
+    rubric: options.Rubrics = None,
+    rater: Annotated[str, typer.Option(help="Who rated.", rich_help_panel="Judge")] = "human",
+    out: options.Out,
     as_json: options.Json = False,
 ) -> None:
     """Read a sheet that was filled in, and check it against the answers.
@@ -223,14 +229,15 @@ def import_(
     """
     from caa_lens.judging.human import import_sheet
 
-    _finish(import_sheet(_read(answers, out), sheet, rubrics=read_rubrics(rubric), rater=rater), out, as_json)
+    _finish(import_sheet(_read(answers, out), sheet, rubrics=inputs.read_rubrics(rubric), rater=rater), out, as_json)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def agreement(
-    scored: Annotated[Path, typer.Argument(help="Answers scored by one judge.")],
-    other: Annotated[Path, typer.Argument(help="The same answers scored by another.")],
-    out: Annotated[Path | None, typer.Option(help="Save the table as .parquet or .csv.")] = None,
+    scored: Annotated[Path, typer.Argument(metavar="SCORED", help="Answers scored by one judge.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The same answers scored by another.")],
+    *,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
     """How far two judges agree: correlations, mean difference, Cohen's kappa.
@@ -251,19 +258,6 @@ def _read(answers: Path, out: Path) -> pd.DataFrame:
 
     check_frame_path(out)
     return read_answers(answers)
-
-
-def read_rubrics(given: list[str] | None) -> dict[str, str]:
-    """Rubrics by behaviour, from what ``--rubric`` gave."""
-    rubrics: dict[str, str] = {}
-    for text in given or []:
-        behavior, equals, name = text.partition("=")
-        if not (behavior and equals and name):
-            raise ValueError(f"--rubric {text!r} cannot be read: give BEHAVIOR=FILE, such as kindness=kindness.txt")
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"there is no file {name}")
-        rubrics[behavior] = Path(name).read_text(encoding="utf-8")
-    return rubrics
 
 
 def _finish(scored: pd.DataFrame, out: Path, as_json: bool) -> None:

@@ -12,9 +12,11 @@ from caa_lens.cli.output import show_json
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The run folder of a finished study.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The run folder of a finished study.")],
+    *,
     out: Annotated[
-        Path | None, typer.Option(help="Write there, as .html; index.html in the folder if left out.")
+        Path | None,
+        typer.Option(help="Write there, as .html; index.html in the folder if left out.", rich_help_panel="Output"),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -14,16 +14,21 @@ SHOWN = ("model", "behavior", "n_layers", "layer", "depth", "test_positive", "te
 
 
 def scaling(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of finished studies.")],
-    multiplier: Annotated[float, typer.Option(help="A size above 0; both directions are shown.")] = 1.0,
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDERS", help="Run folders of finished studies.")],
+    *,
     n_layers: Annotated[
         list[str] | None, typer.Option(help="MODEL=N, for a run that swept some layers only; once for each.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Save the table of all layers as .parquet or .csv.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw it as .html, or .png, .svg or .pdf.")] = None,
+    multiplier: options.Multiplier = 1.0,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw it as .html, or .png, .svg or .pdf.", rich_help_panel="Output")
+    ] = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare finished studies of models of different size: the layer that was chosen, by depth, and its effects.
+
+    Both directions of --multiplier are shown, at the best layer; --out saves all layers.
 
     Three bundled settings files repeat the study of refusal in Llama 2 of 7, 13 and 70 billion parameters; they need
     CAA's public repository in the folder CAA, and the models.
@@ -39,7 +44,7 @@ def scaling(
     check_frame_path(out)
     if figure is not None and figure.suffix not in (".html", ".png", ".svg", ".pdf"):
         raise ValueError(f"cannot draw {figure}: give a name that ends in .html, .png, .svg or .pdf")
-    table = by_depth(runs, multiplier=multiplier, n_layers=dict(map(_depth, n_layers or ())))
+    table = by_depth(folders, multiplier=multiplier, n_layers=dict(map(_depth, n_layers or ())))
     if out is not None:
         save_frame(table, out)
     if figure is not None:

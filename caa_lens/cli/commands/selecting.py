@@ -12,43 +12,41 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 def select(
     model: options.Model,
-    data: Annotated[str, typer.Option(help="The pairs: a bundled behaviour, or a file in the CAA schema.")],
-    test: Annotated[
-        str | None,
-        typer.Option(help="Items to report on, in a file of their own; a split of --data where left out."),
-    ] = None,
-    part: options.Part = "generate",
-    layers: options.Layers = None,
-    multipliers: Annotated[str, typer.Option(help="To choose from; numbers above 0.")] = "0.5,1,1.5,2",
-    sign: inputs.Sign = 1,
+    *,
     max_kl: Annotated[
         float | None, typer.Option(help="Permit only cells with at most this KL a token, in nats.")
     ] = None,
-    texts: inputs.Texts = "neutral",
-    min_mass: Annotated[
-        float, typer.Option(help="Permit only cells in which both answers keep this much probability.")
-    ] = 0.0,
-    random: inputs.Random = 20,
-    seed: options.Seed = 0,
+    data: options.Data,
+    test: options.Test = None,
+    texts: options.Texts = "neutral",
+    part: options.Part = "generate",
+    other_answers: options.OtherAnswers = "error",
+    layers: options.Layers = None,
+    multipliers: options.Multipliers = "0.5,1,1.5,2",
+    sign: options.Sign = 1,
+    read: options.Read = "answer_letter",
     site: options.Site = "resid_post",
+    nulls: options.Nulls = 20,
+    min_mass: options.MinMass = 0.0,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Choose a layer and multiplier on one part of the data and report that one point on another.
 
-    A vector is made on the first part of the pairs, the point chosen on the second and measured on the third. Beside
-    its effect stands what it was where it was chosen, and how much better that looked (optimism).
+    A vector is made on the first part of the pairs, the point chosen on the second (of --multipliers above 0) and
+    measured on the third. Beside its effect stands what it was where it was chosen, and how much better that looked
+    (optimism).
 
     For example:
 
-        caa-lens select organism-chat --data sycophancy --max-kl 0.1 --random 50
+        caa-lens select organism-chat --data sycophancy --max-kl 0.1 --nulls 50
 
         caa-lens select organism-chat --data refusal --sign -1 --min-mass 0.9
     """
@@ -70,8 +68,9 @@ def select(
 
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     chosen: Any = {"multipliers": steps, "sign": sign, "max_kl": max_kl, "min_mass": min_mass, "texts": running}
-    chosen |= {"n_nulls": random, "seed": seed, "progress": not quiet}
-    vectors = extract_vectors(loaded, train, layers=wanted, site=site, progress=not quiet, **form)
+    chosen |= {"n_nulls": nulls, "seed": seed, "progress": not quiet}
+    made: Any = {"layers": wanted, "read": options.parse_read(read), "site": site, "progress": not quiet}
+    vectors = extract_vectors(loaded, train, **made, **form)
     table = choose_and_measure(loaded, vectors, dev, held_out, **chosen, **form)
     if out is not None:
         save_frame(table, out)

@@ -12,52 +12,51 @@ from caa_lens.cli.output import check_frame_path, save_frame, show_frame
 
 def side_effects(
     model: options.Model,
-    vectors: inputs.Files,
-    texts: inputs.Texts = "neutral",
-    layers: options.Layers = None,
-    multipliers: Annotated[str, typer.Option(help="Comma-separated numbers; not used with --budget.")] = "-1,1",
+    vectors: options.Files,
+    *,
     budget: Annotated[
         float | None, typer.Option(help="Find the multiplier of each vector and layer with this KL, in nats.")
     ] = None,
     quantile: Annotated[float, typer.Option(help="Of the KL per token, for --budget.")] = 0.95,
-    sign: inputs.Sign = 1,
-    data: Annotated[
-        str | None, typer.Option(help="Items on which the effects at that KL are measured; with --budget.")
-    ] = None,
-    part: inputs.ItemsPart = "test_ab",
-    random: inputs.Random = 20,
-    seed: options.Seed = 0,
+    data: options.SomeData = None,
+    texts: options.Texts = "neutral",
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
+    layers: options.Layers = None,
+    multipliers: options.Multipliers = "-1,1",
+    sign: options.Sign = 1,
+    nulls: options.Nulls = 20,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure how far vectors change the model on neutral text, or compare them where they do so equally.
 
     Without --budget, one row for each vector, layer and multiplier. With it, one row for each vector and layer: the
-    multiplier at which the KL reaches the budget, and with --data the effect on items there.
+    multiplier at which the KL reaches the budget, and with --data the effect on items there, beside random vectors.
 
     For example:
 
         caa-lens side-effects organism-chat sycophancy.safetensors --layers 1-3 --multipliers=-2,-1,1,2
 
-        caa-lens side-effects organism-chat mean.safetensors lda.safetensors --budget 0.1 --data sycophancy --random 20
+        caa-lens side-effects organism-chat mean.safetensors lda.safetensors --budget 0.1 --data sycophancy --nulls 50
     """
     check_frame_path(out)
     from caa_lens.datasets.texts import load_texts
     from caa_lens.evaluation.side_effects import at_equal_damage, check_budget
 
-    inputs.check_files(vectors)
+    steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
+    inputs.check_files(vectors, wanted)
     if data is not None and budget is None:
         raise ValueError("--data goes with --budget, at which effects are compared; `caa-lens sweep` measures others")
     if budget is not None:
         check_budget(budget, sign, quantile)
-    steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
     running = load_texts(texts)
     items = inputs.read_items(data, part, other_answers) if data is not None else None
     loaded = options.open_model(model, dtype, device)
@@ -81,7 +80,7 @@ def side_effects(
         table["name"] = [name for name, _ in single]
         table = table.rename(columns={"name": "vector"})
     else:
-        form: Any = {"prompt_format": prompt_format, "system": system, "n_nulls": random, "seed": seed}
+        form: Any = {"prompt_format": prompt_format, "system": system, "n_nulls": nulls, "seed": seed}
         table = at_budget(loaded, named, items, running, budget, sign=sign, quantile=quantile, **form, **shared)
     if out is not None:
         save_frame(table, out)

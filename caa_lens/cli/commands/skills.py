@@ -7,41 +7,43 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_lens.cli import inputs, options
+from caa_lens.cli import options
 from caa_lens.cli.output import check_frame_path, check_path, save_frame, show_frame, show_json
 
-_Documents = "facts, opinions or neutral (bundled), a .txt with a document a line, or a .json."
+_DOCUMENTS = "facts, opinions or neutral (bundled), a .txt with a document a line, or a .json."
 
 
 def skills(
     model: options.Model,
-    target: Annotated[str, typer.Option(help=f"Documents of the skill: {_Documents}")],
-    other: Annotated[str, typer.Option(help=f"Documents of another kind: {_Documents}")],
-    layer: Annotated[int, typer.Option(min=0, help="Where the vector is made and added.")],
+    *,
     over: Annotated[str, typer.Option(help="Read the last token of a document, or every: last or every.")] = "last",
-    site: options.Site = "resid_post",
-    coefficients: Annotated[
-        str, typer.Option(help="Comma-separated numbers; negative ones take the skill away.")
-    ] = "0,-0.5,-1,-2,-5,-10,-20,-50",
-    controls: Annotated[int, typer.Option(min=1, help="So many vectors with permuted dimensions beside it.")] = 10,
     keep: Annotated[
         float, typer.Option(help="Stop where the other text keeps less than this share of its accuracy; 0: never.")
     ] = 0.0,
     leave_out: Annotated[int, typer.Option(min=0, help="Set the so many largest dimensions of the vector to 0.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Cut documents to so many tokens.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Save the vector as .safetensors.")] = None,
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
+    target: Annotated[str, typer.Option(help=f"Documents of the skill: {_DOCUMENTS}", rich_help_panel="Data")],
+    other: Annotated[str, typer.Option(help=f"Documents of another kind: {_DOCUMENTS}", rich_help_panel="Data")],
+    layer: options.Layer,
+    coefficients: options.Coefficients = "0,-0.5,-1,-2,-5,-10,-20,-50",
+    site: options.Site = "resid_post",
+    nulls: options.Nulls = 20,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    save: Annotated[
+        Path | None, typer.Option(help="Save the vector as .safetensors.", rich_help_panel="Output")
+    ] = None,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Make a vector of one kind of text minus another, and measure what taking it away costs both.
 
-    The vector is made on every other document and measured on the rest. Losses are shares of the unsteered top-1
-    accuracy; the tax is the other text's loss for each unit of the target's.
+    The vector is made on every other document and measured on the rest, beside vectors with permuted dimensions; a
+    negative coefficient takes the skill away. Losses are shares of the unsteered top-1 accuracy; the tax is the other
+    text's loss for each unit of the target's.
 
     For example:
 
@@ -51,11 +53,12 @@ def skills(
     """
     check_frame_path(out)
     check_path(save, ".safetensors")
+    options.check_nulls(nulls)
     from caa_lens.protocols.broad_skills.curve import check_curve
     from caa_lens.protocols.broad_skills.making import check_over
 
     check_over(over)
-    steps = check_curve(options.parse_multipliers(coefficients), controls, keep)
+    steps = check_curve(options.parse_multipliers(coefficients), nulls, keep)
     from caa_lens.datasets.texts import load_texts
 
     sides = {"target": load_texts(target), "other": load_texts(other)}
@@ -75,7 +78,7 @@ def skills(
     if save is not None:
         vectors.save(save)
     curve = skill_curve(
-        loaded, vectors[layer], *measured, coefficients=steps, n_nulls=controls, keep=keep, seed=seed, **form
+        loaded, vectors[layer], *measured, coefficients=steps, n_nulls=nulls, keep=keep, seed=seed, **form
     )
     table = alignment_tax(curve, seed=seed)
     if out is not None:

@@ -8,58 +8,50 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.output import check_frame_path, check_path, save_frame, show_frame, show_json, show_table
-
-Data = Annotated[str, typer.Argument(help="A bundled behaviour, or a .json, .jsonl or .csv file in the CAA schema.")]
-Operation = Annotated[
-    str, typer.Option(help="What is done with the vector: add, ablate, set:VALUE, clamp:LOW:HIGH or rotate:DEGREES.")
-]
 
 
 def extract(
     model: options.Model,
-    data: Data,
-    out: Annotated[Path, typer.Option(help="The vector file to write, such as sycophancy.safetensors.")],
-    part: options.Part = "generate",
-    layers: options.Layers = None,
-    read: options.Read = "answer_letter",
-    site: options.Site = "resid_post",
+    *,
     method: Annotated[
         str, typer.Option(help="mean difference, median, pca, logistic or lda: of the mean difference's length.")
     ] = "mean difference",
+    data: options.Data,
+    part: options.Part = "generate",
+    other_answers: options.OtherAnswers = "error",
+    layers: options.Layers = None,
+    read: options.Read = "answer_letter",
+    site: options.Site = "resid_post",
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    out: Annotated[
+        Path, typer.Option(help="The vector file to write, such as sycophancy.safetensors.", rich_help_panel="Output")
+    ],
     quiet: options.Quiet = False,
 ) -> None:
     """Make steering vectors from contrast pairs, one a layer, and save them with where they came from.
 
     For example:
 
-        caa-lens extract organism-chat sycophancy --out sycophancy.safetensors
+        caa-lens extract organism-chat --data sycophancy --out sycophancy.safetensors
 
-        caa-lens extract organism-chat sycophancy --method lda --out lda.safetensors
+        caa-lens extract organism-chat --data sycophancy --method lda --out lda.safetensors
 
-        caa-lens extract organism-chat sycophancy --site attn_out --out attention.safetensors
+        caa-lens extract organism-chat --data sycophancy --site attn_out --out attention.safetensors
 
-        caa-lens extract ./my-model pairs.json --out v.safetensors --layers 10-20 --read answer_end --other-answers keep
+        caa-lens extract ./my-model --data pairs.json --read answer_end --other-answers keep --out v.safetensors
     """
-    from caa_lens.datasets.contrast import load_contrast_pairs
-
     check_path(out, ".safetensors")
-    asked: Any = {"part": part, "other_answers": other_answers}
-    pairs = load_contrast_pairs(data, **asked)
+    pairs = inputs.read_items(data, part, other_answers)
     wanted = options.parse_layers(layers)
     from caa_lens.extraction.estimators import ESTIMATORS, estimate
     from caa_lens.extraction.extraction import extract_activations, extract_vectors
-    from caa_lens.models.sites import SITES
 
-    if site not in SITES:
-        raise ValueError(f"the site {site!r} is not known: give one of {', '.join(SITES)}")
     if method not in ESTIMATORS:
         raise ValueError(f"there is no estimator {method!r}: choose one of {', '.join(ESTIMATORS)}")
     loaded = options.open_model(model, dtype, device)
@@ -75,61 +67,60 @@ def extract(
 
 def generate(
     model: options.Model,
-    prompts: Annotated[list[str] | None, typer.Argument(help="Questions, without any template.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Prompts from a file: a line each, or a CAA .json/.jsonl.")] = None,
-    vector: Annotated[Path | None, typer.Option(help="A vector file; without it, only unsteered text.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Which layer's vector is added.")] = None,
-    multiplier: Annotated[float, typer.Option(help="Times the vector; how much is done of another operation.")] = 1.0,
-    operation: Operation = "add",
-    max_new_tokens: Annotated[int, typer.Option(help="At most; an end-of-text token ends it earlier.")] = 100,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens with this much probability.")] = 1.0,
-    frequency_penalty: Annotated[
-        float, typer.Option(help="Taken from a token's logit for every time that it came before.")
-    ] = 0.0,
-    seed: options.Seed = 0,
+    vectors: options.SomeFile = None,
+    *,
+    layer: options.SomeLayer = None,
+    multiplier: options.Multiplier = 1.0,
+    operation: options.Operation = "add",
+    prompt: options.SomePrompts = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Prompts from a file: a line each, or a CAA .json/.jsonl.", rich_help_panel="Prompts"),
+    ] = None,
     prompt_format: options.Format = None,
     system: options.System = None,
-    batch_size: options.BatchSize = None,
+    max_new_tokens: options.MaxNewTokens = 100,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    frequency_penalty: options.FrequencyPenalty = 0.0,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Continue prompts, unsteered and steered side by side.
+    """Continue prompts: unsteered, and beside that steered where a vector file is given.
 
     For example:
 
-        caa-lens generate organism-chat "What do you think of my plan?" --vector sycophancy.safetensors --layer 3
+        caa-lens generate organism-chat sycophancy.safetensors --layer 3 --prompt "What do you think of my plan?"
 
-        caa-lens generate organism-chat --file questions.txt --vector v.safetensors --layer 3 --multiplier -1.5 --json
+        caa-lens generate organism-chat v.safetensors --layer 3 --multiplier -1.5 --prompts questions.txt --json
 
-        caa-lens generate organism-chat "Is it so?" --vector v.safetensors --layer 3 --operation ablate
+        caa-lens generate organism-chat v.safetensors --layer 3 --operation ablate --prompt "Is it so?"
     """
     from caa_lens.interventions.operations import parse_operation
 
     what = parse_operation(operation)
-    texts = [*(prompts or []), *(_read_prompts(file) if file is not None else [])]
+    texts = [*(prompt or []), *(_read_prompts(prompts) if prompts is not None else [])]
     if not texts:
-        raise ValueError("there is nothing to continue: give prompts as arguments, or a file with --file")
-    if (vector is None) != (layer is None):
-        raise ValueError(
-            "--vector and --layer go together: give the file and the layer whose vector is added, or neither"
-        )
+        raise ValueError("there is nothing to continue: give --prompt, or a file of prompts with --prompts")
+    inputs.check_layer(vectors, layer)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.interventions.interventions import Intervention
     from caa_lens.steering.steering import generate as continue_prompts
 
     steered_with = None
-    if vector is not None and layer is not None:
-        steered_with = Intervention(options.open_vectors(vector, loaded)[layer], multiplier, operation=what)
+    if vectors is not None and layer is not None:
+        steered_with = Intervention(options.open_vectors(vectors, loaded)[layer], multiplier, operation=what)
     keywords: Any = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
     keywords |= {"frequency_penalty": frequency_penalty}
     keywords |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format, "system": system}
     ways = {"unsteered": None} if steered_with is None else {"unsteered": None, "steered": steered_with}
     columns = continue_prompts(loaded, texts, steer=ways, **keywords)
     records = [
-        {"prompt": prompt, **dict(zip(columns, answers, strict=True))}
-        for prompt, *answers in zip(texts, *columns.values(), strict=True)
+        {"prompt": text, **dict(zip(columns, answers, strict=True))}
+        for text, *answers in zip(texts, *columns.values(), strict=True)
     ]
     if as_json:
         show_json(records)
@@ -144,53 +135,52 @@ def generate(
 
 def sweep(
     model: options.Model,
-    vector: Annotated[Path, typer.Option(help="A vector file, as `extract` writes it.")],
-    data: Annotated[str, typer.Option(help="The items: a bundled behaviour, or a file in the CAA schema.")],
+    vectors: options.File,
+    *,
+    data: options.Data,
     part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
     layers: options.Layers = None,
     multipliers: options.Multipliers = "-1,0,1",
-    operation: Operation = "add",
-    random: Annotated[
-        int,
-        typer.Option("--random", "--n-random", min=0, help="So many norm-matched random vectors in the same cells."),
-    ] = 20,
-    seed: options.Seed = 0,
+    operation: options.Operation = "add",
+    nulls: options.Nulls = 20,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="Save the frame, one row an item, as .parquet or .csv.")] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure a vector on two-choice questions: layers x multipliers, beside random vectors.
 
+    The table shows an effect for each cell; --out saves a row for each item.
+
     For example:
 
-        caa-lens sweep organism-chat --vector sycophancy.safetensors --data sycophancy --layers 2-4 --random 50
+        caa-lens sweep organism-chat sycophancy.safetensors --data sycophancy --layers 2-4 --nulls 50
 
-        caa-lens sweep organism-chat --vector v.safetensors --data items.json --multipliers=-2,-1,0,1,2 --out s.parquet
+        caa-lens sweep organism-chat v.safetensors --data items.json --multipliers=-2,-1,0,1,2 --out s.parquet
 
-        caa-lens sweep organism-chat --vector v.safetensors --data items.json --multipliers 0,0.5,1 --operation ablate
+        caa-lens sweep organism-chat v.safetensors --data items.json --multipliers 0,0.5,1 --operation ablate
     """
-    from caa_lens.datasets.contrast import load_contrast_pairs
     from caa_lens.interventions.operations import parse_operation
 
     check_frame_path(out)
     what = parse_operation(operation)
     steps, wanted = options.parse_multipliers(multipliers), options.parse_layers(layers)
-    asked: Any = {"part": part, "other_answers": other_answers}
-    items = load_contrast_pairs(data, **asked)
+    inputs.check_files([vectors], wanted)
+    items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
     from caa_lens.evaluation.choices import summarize
     from caa_lens.sweeps import sweep as measure
 
-    vectors = options.open_vectors(vector, loaded)
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": random}
+    found = options.open_vectors(vectors, loaded)
+    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": nulls}
     keywords |= {"operation": what}
-    frame = measure(loaded, vectors, items, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
+    frame = measure(loaded, found, items, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
     if out is not None:
         save_frame(frame, out)
     summary = summarize(frame, seed=seed)
@@ -225,37 +215,37 @@ def _read_prompts(file: Path) -> list[str]:
 
 def tokens(
     model: options.Model,
-    prompt: Annotated[str | None, typer.Argument(help="A question; without it, an item of --data.")] = None,
-    answer: Annotated[str | None, typer.Option(help="Its answer, such as '(A)'; vectors are read there.")] = None,
-    data: Annotated[str | None, typer.Option(help="A bundled behaviour or a file; shows one of its items.")] = None,
+    *,
+    data: options.SomeData = None,
     part: options.Part = "generate",
-    item: Annotated[int, typer.Option(min=0, help="Which item of --data.")] = 0,
+    other_answers: options.OtherAnswers = "keep",
+    item: Annotated[int, typer.Option(min=0, help="Which item of --data.", rich_help_panel="Data")] = 0,
     read: options.Read = "answer_letter",
+    prompt: options.SomePrompt = None,
+    answer: options.Answer = None,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "keep",
     dtype: options.Dtype = "float32",
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show, token by token, what is read and what is steered.
+    """Show, token by token, what is read and what is steered: of an item of --data, or of --prompt.
 
     For example:
 
         caa-lens tokens organism-chat --data sycophancy --item 3
 
-        caa-lens tokens organism-chat "Is it so? (A) Yes (B) No" --answer "(A)" --system "Be brief."
+        caa-lens tokens organism-chat --prompt "Is it so? (A) Yes (B) No" --answer "(A)" --system "Be brief."
     """
-    from caa_lens.datasets.contrast import ContrastPair, load_contrast_pairs
+    from caa_lens.datasets.contrast import ContrastPair
 
     if (prompt is None) == (data is None):
-        raise ValueError("give either a prompt or --data, from which --item is shown")
-    asked: Any = {"part": part, "other_answers": other_answers}
+        raise ValueError("give either --prompt or --data, from which --item is shown")
     subject: str | ContrastPair = prompt or ""
     if prompt is not None and answer is not None:
         subject = ContrastPair(prompt, answer, "")
     elif data is not None:
-        pairs = load_contrast_pairs(data, **asked)
+        pairs = inputs.read_items(data, part, other_answers)
         if item >= len(pairs):
             raise ValueError(f"item {item} is not in {data}: it has the items 0-{len(pairs) - 1}")
         subject = pairs[item]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from caa_lens.cli import options
+from caa_lens.cli import inputs, options
 from caa_lens.cli.commands.report import show_report
 from caa_lens.cli.output import show_json, show_table
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from caa_lens.studies.result import StudyResult
     from caa_lens.studies.settings import StudySettings
-
-Folder = Annotated[Path | None, typer.Option(help="Run folder; runs/<name>-<hash of the settings> where left out.")]
 
 NARROW = {
     "behavior": "behaviour",
@@ -34,7 +32,12 @@ NARROW = {
 }
 
 
-def demo(folder: Folder = None, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+def demo(
+    *,
+    folder: options.Folder = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Run the whole workflow on the bundled models: vectors, sweeps, steered answers, analyses, figures, a report.
 
     A run that was interrupted goes on where it stopped.
@@ -55,57 +58,65 @@ def demo(folder: Folder = None, as_json: options.Json = False, quiet: options.Qu
 
 
 def study(
+    model: options.SetModel = None,
+    *,
     settings: Annotated[
-        Path | None, typer.Option(help="A JSON file with settings; options given here go first.")
+        Path | None, typer.Option(help="A JSON file with settings; what is given on the line goes first.")
     ] = None,
-    folder: Folder = None,
     name: Annotated[str | None, typer.Option(help="Of the study.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model that is steered.")] = None,
     base_model: Annotated[str | None, typer.Option(help="A model to compare vectors with; 'none' for none.")] = None,
-    behaviors: Annotated[
-        list[str] | None, typer.Option(help="A bundled name, a CAA file or a folder of them; give it once for each.")
+    data: options.SetData = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: a behaviour's test items; once for each.", rich_help_panel="Data"),
     ] = None,
     dev: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE: items to choose a behaviour's layer on; once for each.")
+        list[str] | None,
+        typer.Option(help="NAME=FILE: items to choose a behaviour's layer on; once for each.", rich_help_panel="Data"),
     ] = None,
-    test: Annotated[list[str] | None, typer.Option(help="NAME=FILE: a behaviour's test items; once for each.")] = None,
-    multipliers: Annotated[str | None, typer.Option(help="Comma-separated numbers, such as -1,0,1.")] = None,
+    texts: options.SetTexts = None,
+    other_answers: options.SetOtherAnswers = None,
+    dev_fraction: Annotated[
+        float | None,
+        typer.Option(help="Share of the pairs that the layer is chosen on.", rich_help_panel="Data"),
+    ] = None,
+    max_pairs: Annotated[
+        int | None, typer.Option(help="At most so many pairs of each behaviour.", rich_help_panel="Data")
+    ] = None,
+    n_questions: options.Questions = None,
     layers: options.Layers = None,
-    n_nulls: Annotated[int | None, typer.Option(help="Null vectors of each kind, on the test items.")] = None,
-    baselines: Annotated[
-        list[str] | None, typer.Option(help="system, few_shot or finetuned; once for each, or 'none'.")
-    ] = None,
-    texts: Annotated[
-        str | None, typer.Option(help="Neutral text for side effects: a bundled name, a file, or 'none'.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
+    multipliers: options.SetMultipliers = None,
+    read: options.SetRead = None,
+    site: options.SetSite = None,
+    nulls: options.SetNulls = None,
+    baselines: options.SetBaselines = None,
     prompt_format: options.Format = None,
-    base_prompt_format: Annotated[str | None, typer.Option(help="The same for the base model.")] = None,
     system: options.System = None,
-    read: Annotated[str | None, typer.Option(help="Where vectors are read: a role, or a position.")] = None,
-    site: Annotated[
-        str | None, typer.Option(help="Where in each block: resid_pre, attn_out, resid_mid, mlp_out, resid_post (CAA).")
+    base_prompt_format: Annotated[
+        str | None,
+        typer.Option(
+            callback=options.check_format, help="The prompt format of the base model.", rich_help_panel="Prompts"
+        ),
     ] = None,
-    dev_fraction: Annotated[float | None, typer.Option(help="Share of the pairs that the layer is chosen on.")] = None,
-    max_pairs: Annotated[int | None, typer.Option(help="At most so many pairs of each behaviour.")] = None,
-    other_answers: Annotated[
-        str | None, typer.Option(help="Answers other than (A) and (B): error, keep, drop.")
-    ] = None,
-    n_questions: Annotated[int | None, typer.Option(help="Open-ended questions shown for each behaviour.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Length of the answers to them.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    max_new_tokens: options.SetMaxNewTokens = None,
+    dtype: options.SetDtype = None,
     device: options.Device = None,
     batch_size: options.BatchSize = None,
+    seed: options.SetSeed = None,
+    folder: options.Folder = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run a study of your own: the same stages as the demo, with every setting as an option or from a file.
 
+    What neither the line nor --settings gives is as in the demo. 'none' for --base-model, --texts or --baselines leaves
+    that stage out. --data also takes a folder of files.
+
     For example:
 
-        caa-lens study --name mine --behaviors sycophancy --behaviors refusal --n-null 100
+        caa-lens study organism-chat --name mine --data sycophancy --data refusal --nulls 100
 
-        caa-lens study --model meta-llama/Llama-2-7b-chat-hf --base-model none --behaviors pairs.json --dtype bfloat16
+        caa-lens study meta-llama/Llama-2-7b-chat-hf --base-model none --data pairs.json --dtype bfloat16
 
         caa-lens study --settings runs/demo-1a2b3c4d/settings.json
     """
@@ -115,13 +126,13 @@ def study(
         "name": name,
         "model": model,
         "base_model": base_model,
-        "behaviors": behaviors or None,
-        "dev": dict(_named_file("dev", each) for each in dev) if dev else None,
-        "test": dict(_named_file("test", each) for each in test) if test else None,
+        "behaviors": data or None,
+        "dev": dict(inputs.named_file("--dev", each) for each in dev) if dev else None,
+        "test": dict(inputs.named_file("--test", each) for each in test) if test else None,
         "multipliers": options.parse_multipliers(multipliers) if multipliers is not None else None,
         "layers": options.parse_layers(layers),
-        "n_nulls": n_nulls,
-        "baselines": None if not baselines else [] if baselines == ["none"] else baselines,
+        "n_nulls": nulls,
+        "baselines": None if baselines is None else [] if baselines == "none" else baselines.split(","),
         "texts": texts,
         "seed": seed,
         "prompt_format": prompt_format,
@@ -208,10 +219,3 @@ def show_baselines(table: pd.DataFrame) -> None:
 
 def _interval(row: Any, signed: Any) -> str:
     return f"{signed(row['effect'])} [{signed(row['effect_low'])}, {signed(row['effect_high'])}]"
-
-
-def _named_file(option: str, text: str) -> tuple[str, str]:
-    name, equals, file = text.partition("=")
-    if not (name and equals and file):
-        raise ValueError(f"{option} {text!r} cannot be read: give NAME=FILE, such as sycophancy=items.json")
-    return name, file

@@ -19,25 +19,30 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def layers(
     model: options.Model,
-    vector: inputs.File,
-    data: inputs.Items,
-    part: inputs.ItemsPart = "test_ab",
-    made_at: Annotated[str | None, typer.Option(help="Layers whose vectors are used; all where left out.")] = None,
-    used_at: Annotated[str | None, typer.Option(help="Layers at which they are added; all where left out.")] = None,
-    norm: inputs.Norm = "own",
+    vectors: options.File,
+    *,
+    data: options.Data,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
     multipliers: options.Multipliers = "-1,0,1",
-    random: inputs.Random = 20,
-    seed: options.Seed = 0,
+    norm: options.Norm = "own",
+    nulls: options.Nulls = 20,
+    made_at: Annotated[
+        str | None, typer.Option(help="Layers whose vectors are used; all where left out.", rich_help_panel="Steering")
+    ] = None,
+    used_at: Annotated[
+        str | None, typer.Option(help="Layers at which they are added; all where left out.", rich_help_panel="Steering")
+    ] = None,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -48,52 +53,54 @@ def layers(
         caa-lens transfer layers organism-chat sycophancy.safetensors --data sycophancy --made-at 2 --norm target
     """
     check_frame_path(out)
-    inputs.check_files([vector])
     from caa_lens.protocols.transfer import across_layers, check_cells
 
     chosen: Any = {"made_at": options.parse_layers(made_at), "used_at": options.parse_layers(used_at), "norm": norm}
-    chosen |= {"multipliers": options.parse_multipliers(multipliers), "n_nulls": random, "seed": seed}
+    chosen |= {"multipliers": options.parse_multipliers(multipliers), "n_nulls": nulls, "seed": seed}
+    inputs.check_files([vectors], chosen["made_at"])
     check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
     loaded = options.open_model(model, dtype, device)
     chosen |= {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    found = options.open_vectors(vector, loaded)
+    found = options.open_vectors(vectors, loaded)
     table = across_layers(loaded, found, items, progress=not quiet and "transfer between layers", **chosen)
     _show(table, ["made_at", "used_at", "multiplier", "cosine", "norm"], as_json, out)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def models(
     model: options.Model,
-    vectors: Annotated[list[Path], typer.Argument(help="Vector files, this model's own first.")],
-    data: inputs.Items,
-    part: inputs.ItemsPart = "test_ab",
+    vectors: options.Files,
+    *,
+    data: options.Data,
+    part: options.Part = "test_ab",
+    other_answers: options.OtherAnswers = "error",
     layers: options.Layers = None,
-    norm: inputs.Norm = "own",
     multipliers: options.Multipliers = "-1,0,1",
-    random: inputs.Random = 20,
-    seed: options.Seed = 0,
+    norm: options.Norm = "own",
+    nulls: options.Nulls = 20,
     prompt_format: options.Format = None,
     system: options.System = None,
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Steer a model with the vectors of another, such as the base model it was tuned from.
+    """Steer a model with the vectors of another, such as the base model it was tuned from; its own file comes first.
 
     For example:
 
         caa-lens transfer models organism-chat chat.safetensors base.safetensors --data sycophancy --layers 2
     """
     check_frame_path(out)
-    inputs.check_files(vectors)
     from caa_lens.protocols.transfer import across_models, check_cells
 
-    chosen: Any = {"layers": options.parse_layers(layers), "norm": norm, "n_nulls": random, "seed": seed}
+    wanted = options.parse_layers(layers)
+    inputs.check_files(vectors, wanted)
+    chosen: Any = {"layers": wanted, "norm": norm, "n_nulls": nulls, "seed": seed}
     chosen |= {"multipliers": options.parse_multipliers(multipliers)}
     check_cells(chosen["multipliers"], norm)
     items = inputs.read_items(data, part, other_answers)
@@ -108,29 +115,34 @@ def models(
     _show(table, ["vector", "made_on", "layer", "multiplier", "cosine", "norm"], as_json, out)
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def prompts(
     model: options.Model,
-    data: Annotated[str, typer.Option(help="The pairs: a bundled behaviour, or a file in the CAA schema.")],
-    test: Annotated[
-        str | None, typer.Option(help="Items in a file of their own; a split of --data if left out.")
-    ] = None,
+    *,
+    data: options.Data,
+    test: options.Test = None,
     part: options.Part = "generate",
-    formats: Annotated[str | None, typer.Option(help="Comma-separated: chat, llama2, base, plain.")] = None,
-    systems: Annotated[
-        str | None,
-        typer.Option(help="System prompts: bundled, or a .json with an object of names and texts (null for none)."),
-    ] = None,
+    other_answers: options.OtherAnswers = "error",
     layers: options.Layers = None,
     multipliers: options.Multipliers = "-1,0,1",
-    random: inputs.Random = 20,
-    seed: options.Seed = 0,
+    read: options.Read = "answer_letter",
     site: options.Site = "resid_post",
-    other_answers: options.OtherAnswers = "error",
-    batch_size: options.BatchSize = None,
-    out: inputs.Out = None,
+    nulls: options.Nulls = 20,
+    formats: Annotated[
+        str | None, typer.Option(help="Comma-separated: chat, llama2, base, plain.", rich_help_panel="Prompts")
+    ] = None,
+    systems: Annotated[
+        str | None,
+        typer.Option(
+            help="System prompts: bundled, or a .json with an object of names and texts (null for none).",
+            rich_help_panel="Prompts",
+        ),
+    ] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    out: options.SomeOut = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -143,9 +155,12 @@ def prompts(
         caa-lens transfer prompts organism-chat --data sycophancy --systems bundled --layers 2
     """
     check_frame_path(out)
-    chosen: Any = {"layers": options.parse_layers(layers), "n_nulls": random, "seed": seed, "batch_size": batch_size}
-    chosen |= {"multipliers": options.parse_multipliers(multipliers), "site": site}
-    chosen |= {"formats": tuple(formats.split(",")) if formats else (), "systems": _read_systems(systems)}
+    chosen: Any = {"layers": options.parse_layers(layers), "n_nulls": nulls, "seed": seed, "batch_size": batch_size}
+    chosen |= {"multipliers": options.parse_multipliers(multipliers), "read": options.parse_read(read), "site": site}
+    chosen |= {
+        "formats": tuple(map(options.check_format, formats.split(","))) if formats else (),
+        "systems": _read_systems(systems),
+    }
     train, _, held_out = inputs.read_items(data, part, other_answers).split(seed)
     if test is not None:
         held_out = inputs.read_items(test, "test_ab", other_answers)

@@ -12,12 +12,9 @@ from caa_lens.cli.output import check_frame_path, check_path, save_frame, show_f
 
 
 def make_hallucinations(
-    out: Annotated[Path, typer.Option(help="The .json file to write, in the CAA schema.")],
+    *,
     world: Annotated[bool, typer.Option("--world", help="From the bundled world's grammar: offline and free.")] = False,
-    model: Annotated[str | None, typer.Option(help="The writer's name at the endpoint.")] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="Its address up to /v1; OPENAI_BASE_URL, or OpenAI's, where left out.")
-    ] = None,
+    writer: Annotated[str | None, typer.Option(help="The name of the model that writes, at the endpoint.")] = None,
     n: Annotated[int, typer.Option(help="Questions; as many of each kind and letter.")] = 200,
     kinds: Annotated[
         list[str] | None, typer.Option(help="unprompted or contextual; once for each, both where left out.")
@@ -30,21 +27,23 @@ def make_hallucinations(
         float, typer.Option(help="Share of common words from which two questions are too much alike.")
     ] = 0.8,
     seed: options.Seed = 0,
-    refused: Annotated[Path | None, typer.Option(help="Save what was refused, and why, as .parquet or .csv.")] = None,
-    cache: Annotated[
+    cache: options.Cache = None,
+    base_url: options.BaseUrl = None,
+    key_from: options.KeyFrom = "OPENAI_API_KEY",
+    no_key: options.NoKey = False,
+    request: options.Request = "{}",
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
+    per_minute: options.PerMinute = None,
+    concurrency: options.Concurrency = 4,
+    timeout: options.Timeout = 120.0,
+    retries: options.Retries = 6,
+    yes: options.Yes = False,
+    refused: Annotated[
         Path | None,
-        typer.Option(help="Keeps every reply as it comes, so that a run can go on; beside --out where left out."),
+        typer.Option(help="Save what was refused, and why, as .parquet or .csv.", rich_help_panel="Output"),
     ] = None,
-    key_from: sending.KeyFrom = "OPENAI_API_KEY",
-    no_key: sending.NoKey = False,
-    settings: sending.Settings = "{}",
-    price_in: sending.PriceIn = None,
-    price_out: sending.PriceOut = None,
-    per_minute: sending.PerMinute = None,
-    concurrency: sending.Concurrency = 4,
-    timeout: sending.Timeout = 120.0,
-    retries: sending.Retries = 6,
-    yes: sending.Yes = False,
+    out: Annotated[Path, typer.Option(help="The .json file to write, in the CAA schema.", rich_help_panel="Output")],
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -57,33 +56,33 @@ def make_hallucinations(
 
         caa-lens make-hallucinations --world --n 80 --out mine.json
 
-        caa-lens make-hallucinations --endpoint http://localhost:8000/v1 --no-key --model qwen3 --out mine.json
+        caa-lens make-hallucinations --writer qwen3 --base-url http://localhost:8000/v1 --no-key --out mine.json
     """
     from caa_lens.protocols.hallucination import KINDS, estimate_pairs, from_world, generate_pairs
     from caa_lens.protocols.hallucination.writing import request_limit
 
     check_path(out, ".json")
     check_frame_path(refused)
-    if world == (model is not None) or (world and endpoint is not None):
-        raise ValueError("give either --world, or --model with the name of a writer at an endpoint")
+    if world == (writer is not None) or (world and base_url is not None):
+        raise ValueError("give either --world, or --writer with the name of a model at an endpoint")
     asked: Any = {"kinds": tuple(kinds or KINDS), "seed": seed}
-    if model is None:
+    if writer is None:
         found = from_world(n, near=near, **asked)
     else:
         from caa_lens.judging.chat import EndpointWriter
 
         how: Any = {"timeout": timeout, "retries": retries, "per_minute": per_minute, "concurrency": concurrency}
-        key, given = None if no_key else key_from, sending.json_settings(settings)
-        writer = EndpointWriter(model, endpoint, key, given, **how)
-        writer.check_key()
+        key, given = None if no_key else key_from, sending.json_request(request)
+        asks = EndpointWriter(writer, base_url, key, given, **how)
+        asks.check_key()
         asked |= {"per_request": per_request, "most_requests": most_requests, "near": near}
         asked["cache"] = cache or out.with_suffix(".cache.jsonl")
-        cost = estimate_pairs(writer, n, price_in, price_out, **asked)
+        cost = estimate_pairs(asks, n, price_in, price_out, **asked)
         most = len(asked["kinds"]) * request_limit(n, asked["kinds"], per_request, most_requests)
         if cost.n_requests:
             typer.echo(f"where much is refused, up to {most} requests in all are made (see --most-requests)", err=True)
-        sending.confirm(writer.identity, cost, yes)
-        found = generate_pairs(writer, n, progress=not quiet, **asked)
+        sending.confirm(asks.identity, cost, yes)
+        found = generate_pairs(asks, n, progress=not quiet, **asked)
     found.save(out)
     table = found.refusals()
     if refused is not None:

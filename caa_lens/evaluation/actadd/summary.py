@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from caa_lens.evaluation.actadd.controls import KINDS
-from caa_lens.evaluation.items import wilson
+from caa_lens.evaluation.statistics import Estimate, against_nulls, direction, mean_of, newcombe, resampled, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,11 +37,12 @@ def beside_controls(frame: pd.DataFrame, value: str, *, n_bootstrap: int = 2000,
 
     Returns:
         One row for each combination of the columns `GROUPS` that the frame has, with these; ``n_items`` (with a value
-        steered and unsteered; others are left out), ``unsteered``, ``steered`` with ``low`` and ``high``, ``effect``
-        (their difference) with ``effect_low`` and ``effect_high``; and for ``random`` and ``nonsense`` each:
-        ``n_random``, ``random`` (their mean effect), ``random_low`` and ``random_high`` (2.5 and 97.5 % quantiles of
-        their effects), ``beats_random`` (share of them that go less far in the effect's direction; a control itself
-        would beat about half of the others or more, as its direction is its own).
+        steered and unsteered; others are left out), ``value_unsteered``,
+        ``value_steered`` with ``value_steered_low`` and ``value_steered_high``, ``effect`` (their difference) with
+        ``effect_low`` and ``effect_high``; and for ``random`` and ``nonsense`` each: ``n_random``, ``random_mean``
+        (their mean effect), ``random_low`` and ``random_high`` (2.5 and 97.5 % quantiles of their effects),
+        ``beyond_random`` (share of them that go less far in the effect's own direction; a control itself would be
+        beyond about half of the others or more, as its direction is its own).
 
     Raises:
         ValueError: If the frame lacks the value or has no controls, or for no resamplings.
@@ -50,10 +51,6 @@ def beside_controls(frame: pd.DataFrame, value: str, *, n_bootstrap: int = 2000,
     """
     import pandas as pd
 
-    if n_bootstrap < 1:
-        raise ValueError(
-            f"n_bootstrap is {n_bootstrap}: an interval needs at least 1 resampling, 1000 or more are good"
-        )
     if missing := sorted({"way", "item", value} - set(frame.columns)):
         raise ValueError(
             f"the frame lacks the columns {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}"
@@ -83,59 +80,19 @@ def _compared(table: pd.DataFrame, yes_or_no: bool, n_bootstrap: int, seed: int)
     before, after = both["unsteered"].to_numpy(), both["steered"].to_numpy()
     yes_or_no = yes_or_no and set(np.unique([before, after])) <= {0.0, 1.0}  # means of several samples are neither
     found: dict[str, Any] = {"n_items": len(both)}
-    found |= _effect(before, after, yes_or_no, n_bootstrap, np.random.default_rng(seed))
+    found |= _effect(before, after, yes_or_no, n_bootstrap, seed)
     for kind, ways in of_kind.items():
         moved = [(table[way] - table["unsteered"]).mean() for way in ways]
-        found |= _against(kind, np.array([each for each in moved if each == each]), found["effect"])
+        known = [float(each) for each in moved if each == each]
+        found[f"{kind}_mean"] = mean_of(known)
+        found |= against_nulls(found["effect"], known, tail=direction(found["effect"])).columns(kind, "beyond")
     return found
 
 
-def _effect(
-    before: np.ndarray, after: np.ndarray, yes_or_no: bool, n_bootstrap: int, generator: np.random.Generator
-) -> dict[str, Any]:
-    import numpy as np
-
-    names = ("unsteered", "steered", "low", "high", "effect", "effect_low", "effect_high")
-    n = len(before)
-    if not n:
-        return dict.fromkeys(names, float("nan"))
-    share, was = float(after.mean()), float(before.mean())
-    effect = share - was
+def _effect(before: np.ndarray, after: np.ndarray, yes_or_no: bool, n_bootstrap: int, seed: int) -> dict[str, Any]:
+    items = resampled(len(before), n_bootstrap, seed)
+    was, steered, effect = items.mean(before), items.mean(after), items.mean(after - before)
     if yes_or_no:
-        (low, high), (was_low, was_high) = wilson(int(after.sum()), n), wilson(int(before.sum()), n)
-        phi = _correlation(before, after)
-        below, above = _joined(share - low, was_high - was, phi), _joined(high - share, was - was_low, phi)
-        ends = effect - below, effect + above
-    else:
-        draws = generator.integers(0, n, (n_bootstrap, n))
-        low, high = np.quantile(after[draws].mean(axis=1), [0.025, 0.975])
-        ends = np.quantile((after - before)[draws].mean(axis=1), [0.025, 0.975])
-    return dict(zip(names, map(float, (was, share, low, high, effect, *ends)), strict=True))
-
-
-def _correlation(before: np.ndarray, after: np.ndarray) -> float:
-    """Phi of the same items' yes and no; a positive one corrected for continuity, 0 where one side is all the same."""
-    n, was, now = len(before), float(before.sum()), float(after.sum())
-    spread = (was * (n - was) * now * (n - now)) ** 0.5
-    product = n * float((before * after).sum()) - was * now  # of the diagonals of their table, one less the other
-    return (max(product - n / 2, 0.0) if product > 0 else product) / spread if spread else 0.0
-
-
-def _joined(one: float, other: float, phi: float) -> float:
-    """The distance from a change to an end of its interval, from those of its two shares."""
-    return max(one**2 + other**2 - 2 * phi * one * other, 0.0) ** 0.5
-
-
-def _against(kind: str, null: np.ndarray, effect: float) -> dict[str, float]:
-    import numpy as np
-
-    if not len(null) or effect != effect:
-        return {f"n_{kind}": len(null)} | dict.fromkeys(
-            (kind, f"{kind}_low", f"{kind}_high", f"beats_{kind}"), float("nan")
-        )
-    low, high = np.quantile(null, [0.025, 0.975])
-    beaten = (null * np.sign(effect) < abs(effect)).mean()
-    numbers = (float(null.mean()), float(low), float(high), float(beaten))
-    return {f"n_{kind}": len(null)} | dict(
-        zip((kind, f"{kind}_low", f"{kind}_high", f"beats_{kind}"), numbers, strict=True)
-    )
+        steered = Estimate(steered.value, *wilson(int(after.sum()), len(after)))
+        effect = newcombe(before, after)
+    return {"value_unsteered": was.value, **steered.columns("value_steered"), **effect.columns("effect")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from caa_lens.evaluation.statistics import Resampled, against_nulls, direction, mean_of, quantile_interval, resampled
 from caa_lens.protocols.broad_skills.making import KINDS
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ def summarize_skill(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int =
 
     Returns:
         One row for each ``layer`` x ``coefficient`` x ``kind``, with ``n_documents``, ``n_tokens``; ``accuracy`` (right
-        tokens of all counted) with its 95 % bootstrap interval over documents, ``low`` to ``high``; ``lost``, the
+        tokens of all counted) with its 95 % bootstrap interval over documents; ``lost``, the
         unsteered accuracy minus it, with the interval over the same documents, ``lost_low`` to ``lost_high``; and for
-        the permuted vectors ``n_controls``, the mean and the range of their accuracies, ``control``, ``control_low``
-        and ``control_high`` (2.5 and 97.5 % quantiles), and ``beats_controls``: the share of them that lose less. NaN
-        at 0.
+        the permuted vectors ``n_permuted``, the mean and the range of their accuracies, ``permuted_mean``,
+        ``permuted_low`` and ``permuted_high`` (2.5 and 97.5 % quantiles), and ``worse_than_permuted``: the share of
+        them that lose less. NaN at 0.
 
     Raises:
         ValueError: If the frame is not one of `skill_curve`.
@@ -35,17 +36,19 @@ def summarize_skill(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int =
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    for kind, hits, n_tokens, draws in _tables(frame, n_bootstrap, seed):
+    for kind, hits, n_tokens, documents in _tables(frame, n_bootstrap, seed):
         unsteered = hits["skill", 0.0]
         for (name, coefficient), right in hits.items():
             if name != "skill":
                 continue
             row: dict[str, Any] = {"layer": int(frame["layer"].iloc[0]), "coefficient": coefficient, "kind": kind}
             row |= {"n_documents": len(right), "n_tokens": int(n_tokens.sum())}
-            row |= _ratio(("accuracy", "low", "high"), right, n_tokens, draws)
-            row |= _ratio(("lost", "lost_low", "lost_high"), unsteered - right, n_tokens, draws)
-            null = [hits[other] for other in hits if other[0] != "skill" and other[1] == coefficient]
-            rows.append(row | _controls(row["accuracy"], [float(each.sum() / n_tokens.sum()) for each in null]))
+            row |= documents.ratio(right, n_tokens).columns("accuracy")
+            row |= documents.ratio(unsteered - right, n_tokens).columns("lost")
+            others = [hits[other] for other in hits if other[0] != "skill" and other[1] == coefficient]
+            null = [float(each.sum() / n_tokens.sum()) for each in others]
+            row |= against_nulls(row["accuracy"], null, tail="less").columns("permuted", "worse_than")
+            rows.append(row | {"permuted_mean": mean_of(null)})
     return pd.DataFrame(rows).sort_values(["kind", "coefficient"], ascending=[False, True], ignore_index=True)
 
 
@@ -62,9 +65,9 @@ def alignment_tax(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0
         each the share of the unsteered accuracy that is lost; ``apart``, the first minus the second, with its 95 %
         interval ``apart_low`` to ``apart_high``: above 0 where the target suffers more; ``tax``, the second divided by
         the first, NaN where the interval of the target's loss does not lie above 0, since nothing was bought; and
-        ``n_controls``, ``control_low``, ``control_high``, ``beats_controls`` of ``apart``: the range of the permuted
-        vectors', and the share of them that it exceeds, upwards for negative coefficients. A positive coefficient
-        pushes towards the target, where ``apart`` is expected to be below 0.
+        ``n_permuted``, ``permuted_low``, ``permuted_high``, ``beats_permuted`` of ``apart``: the range of the permuted
+        vectors', and the share of them that it exceeds in the direction in which the coefficient pushes: upwards for
+        negative ones. A positive coefficient pushes towards the target, where ``apart`` is expected to be below 0.
 
     Raises:
         ValueError: If the frame is not one of `skill_curve`, or the unsteered model gets nothing right.
@@ -73,10 +76,11 @@ def alignment_tax(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0
     import pandas as pd
 
     lost: dict[str, dict[tuple[str, float], tuple[float, np.ndarray]]] = {}
-    for kind, hits, _, draws in _tables(frame, n_bootstrap, seed):
+    for kind, hits, _, documents in _tables(frame, n_bootstrap, seed):
         unsteered = hits["skill", 0.0]
         if not unsteered.sum():
             raise ValueError(f"the unsteered model gets no token of the {kind} text right: there is nothing to lose")
+        draws = documents.draws
         drawn = np.maximum(unsteered[draws].sum(axis=1), 1)
         lost[kind] = {
             key: (1 - right.sum() / unsteered.sum(), 1 - right[draws].sum(axis=1) / drawn)
@@ -87,32 +91,24 @@ def alignment_tax(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0
         if name != "skill" or not coefficient:
             continue
         (target, of_target), (other, of_other) = (lost[kind][name, coefficient] for kind in KINDS)
-        low, high = np.quantile(of_target - of_other, [0.025, 0.975])
+        low, high = quantile_interval(of_target - of_other)
         row: dict[str, Any] = {"layer": int(frame["layer"].iloc[0]), "coefficient": coefficient}
         row |= {"lost_target": target, "lost_other": other}
         row |= {"apart": target - other, "apart_low": low, "apart_high": high}
-        row |= {"tax": other / target if np.quantile(of_target, 0.025) > 0 else float("nan")}
+        row |= {"tax": other / target if quantile_interval(of_target)[0] > 0 else float("nan")}
         keys = [key for key in lost["target"] if key[0] != "skill" and key[1] == coefficient]
         null = [lost["target"][key][0] - lost["other"][key][0] for key in keys]
-        row |= dict(zip(("control_low", "control_high"), np.quantile(null, [0.025, 0.975]), strict=True))
-        along = -np.sign(coefficient)
-        row |= {
-            "n_controls": len(null),
-            "beats_controls": float((np.array(null) * along < row["apart"] * along).mean()),
-        }
-        rows.append(row)
+        rows.append(row | against_nulls(row["apart"], null, tail=direction(-coefficient)).columns("permuted", "beats"))
     return pd.DataFrame(rows).sort_values("coefficient", ignore_index=True)
 
 
-def _tables(frame: pd.DataFrame, n_bootstrap: int, seed: int) -> list[tuple[str, Any, np.ndarray, np.ndarray]]:
+def _tables(frame: pd.DataFrame, n_bootstrap: int, seed: int) -> list[tuple[str, Any, np.ndarray, Resampled]]:
     """For each kind: right tokens ``[document]`` by vector and coefficient, counted tokens, and bootstrap draws."""
-    import numpy as np
-
     if missing := sorted(set(_NEEDED) - set(frame.columns)):
         raise ValueError(f"this is not a frame of skill_curve(): it lacks the columns {', '.join(missing)}")
     if frame["layer"].nunique() != 1 or set(frame["kind"]) != set(KINDS):
         raise ValueError("the frame must be of one layer and of both kinds of text: give what skill_curve() returns")
-    found: list[tuple[str, Any, np.ndarray, np.ndarray]] = []
+    found: list[tuple[str, Any, np.ndarray, Resampled]] = []
     for place, kind in enumerate(KINDS):
         part = frame[frame["kind"] == kind]
         if ("skill", 0.0) not in set(zip(part["vector"], part["coefficient"], strict=True)):
@@ -120,24 +116,5 @@ def _tables(frame: pd.DataFrame, n_bootstrap: int, seed: int) -> list[tuple[str,
         table = part.pivot(index="document", columns=["vector", "coefficient"], values="n_correct").sort_index()
         n_tokens = part.drop_duplicates("document").set_index("document")["n_tokens"].reindex(table.index).to_numpy()
         hits = {(str(name), float(step)): table[name, step].to_numpy() for name, step in table.columns}
-        draws = np.random.default_rng([seed, place]).integers(0, len(table), (n_bootstrap, len(table)))
-        found.append((kind, hits, n_tokens, draws))
+        found.append((kind, hits, n_tokens, resampled(len(table), n_bootstrap, [seed, place])))
     return found
-
-
-def _ratio(names: tuple[str, str, str], right: np.ndarray, n_tokens: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    import numpy as np
-
-    low, high = np.quantile(right[draws].sum(axis=1) / n_tokens[draws].sum(axis=1), [0.025, 0.975])
-    return dict(zip(names, (float(right.sum() / n_tokens.sum()), float(low), float(high)), strict=True))
-
-
-def _controls(accuracy: float, null: list[float]) -> dict[str, float]:
-    import numpy as np
-
-    if not null:
-        missing = dict.fromkeys(("control", "control_low", "control_high", "beats_controls"), float("nan"))
-        return {"n_controls": 0, **missing}
-    low, high = np.quantile(null, [0.025, 0.975])
-    found = {"n_controls": len(null), "control": float(np.mean(null)), "control_low": low, "control_high": high}
-    return {**found, "beats_controls": float((np.array(null) > accuracy).mean())}

@@ -16,14 +16,13 @@ from tqdm.auto import tqdm
 from caa_lens.datasets.contrast import Pairs, as_dataset
 from caa_lens.engine.branching import branch_logits
 from caa_lens.engine.packing import Branch
-from caa_lens.evaluation.choices import balanced, letter_groups, resamplings
+from caa_lens.evaluation.statistics import Resampled, resampled
 from caa_lens.interventions.interventions import Recipe
 from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.prompts import PromptFormat, both_answers
 from caa_lens.steering.steering import edits_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 UNSTEERED = "unsteered"
@@ -142,13 +141,12 @@ def compared(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> 
     rows: list[dict[str, Any]] = []
     for behavior, values in changes(frame).items():
         part = frame[frame["behavior"] == behavior]
-        groups, draws = groups_and_draws(part, n_bootstrap, seed)
+        items = items_of(part, n_bootstrap, seed)
         shares = part.groupby("way", sort=False)[["mass", "outside"]].mean()
         for place, way in enumerate(values["p_matching"].columns):
             row: dict[str, Any] = {"behavior": behavior, "way": way, "n_items": len(values["p_matching"])}
             for name, column in (("effect", "p_matching"), ("log_odds", "log_odds")):
-                found = mean_and_interval(values[column].iloc[:, place].to_numpy(), groups, draws)
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+                row |= items.balanced_or_plain(values[column].iloc[:, place].to_numpy()).columns(name)
             rows.append(row | {"mass": shares.loc[way, "mass"], "outside": float(shares["outside"][way])})
     return pd.DataFrame(rows)
 
@@ -177,27 +175,7 @@ def changes(frame: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
     return found
 
 
-def groups_and_draws(part: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of one behaviour's items: the groups whose means are averaged, and bootstrap draws ``[n, item]`` of each.
-
-    They are the items of each matching letter, as `caa_lens.summarize` balances them, or one group of all where letters
-    cannot be balanced. The same draws serve all that is compared.
-    """
-    import numpy as np
-
+def items_of(part: pd.DataFrame, n_bootstrap: int, seed: int) -> Resampled:
+    """One behaviour's items, drawn again; the same draws serve all that is compared."""
     letters = part.drop_duplicates("item").sort_values("item")["letter"].fillna("").astype(str).to_numpy()
-    strata, halves = letter_groups(letters)
-    drawn = resamplings(strata, n_bootstrap, np.random.default_rng(seed))
-    if halves:
-        return [strata[letter] for letter in halves], [drawn[letter] for letter in halves]
-    return [np.arange(len(letters))], [np.concatenate([*drawn.values()], axis=1)]
-
-
-def mean_and_interval(
-    values: np.ndarray, groups: list[np.ndarray], draws: list[np.ndarray]
-) -> tuple[float, float, float]:
-    """The average of the groups' means of values ``[item]``, and its 95 % bootstrap interval."""
-    import numpy as np
-
-    low, high = np.quantile(balanced(values, draws), [0.025, 0.975])
-    return float(balanced(values, groups)), float(low), float(high)
+    return resampled(letters, n_bootstrap, seed)

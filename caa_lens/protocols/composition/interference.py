@@ -17,16 +17,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.datasets.contrast import Pairs
-from caa_lens.evaluation.choices import balanced
+from caa_lens.evaluation.statistics import against_nulls
 from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention, Recipe, as_interventions
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
-from caa_lens.protocols.composition.asking import UNSTEERED, ask, changes, compared, groups_and_draws, mean_and_interval
+from caa_lens.protocols.composition.asking import UNSTEERED, ask, changes, compared, items_of
 from caa_lens.vectors.vectors import SteeringVector, random_like
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 TOGETHER, EXPECTED, INTERFERENCE = "together", "expected", "interference"
@@ -112,7 +111,8 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
         of which ``effect``, ``mass`` and ``outside`` are NaN for what was not measured but computed; intervals are
         over items, each paired with itself. ``n_random``, ``random_low`` and ``random_high`` are the 2.5 and 97.5 %
         quantiles of the random vectors' change in log odds, for ``interference`` of the interference of the own vector
-        with random others, and ``beats_random`` the share of them that is smaller in size; NaN for the other two rows.
+        with random others, and ``outsizes_random`` the share of them that
+        is smaller in size; NaN for the other two rows.
 
     Raises:
         ValueError: If the frame is not one of `sweep_together`, and as `compared`.
@@ -127,7 +127,7 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
     for behavior, values in changes(frame).items():
         odds = {str(way): column.to_numpy() for way, column in values["log_odds"].items()}
         part = frame[frame["behavior"] == behavior]
-        groups, draws = groups_and_draws(part, n_bootstrap, seed)
+        items_there = items_of(part, n_bootstrap, seed)
         parts = part.loc[part["kind"] == "alone", "part"].drop_duplicates().tolist()
         n_nulls = int(part["draw"].max()) + 1
         expected = np.sum([odds[name] for name in parts], axis=0)
@@ -143,11 +143,11 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
         for name in (*parts, TOGETHER, EXPECTED, INTERFERENCE):
             if name in computed:
                 row: dict[str, Any] = dict.fromkeys(seen[TOGETHER], float("nan")) | {"n_items": len(expected)}
-                found = mean_and_interval(computed[name], groups, draws)
-                row |= dict(zip(("log_odds", "log_odds_low", "log_odds_high"), found, strict=True))
+                row |= items_there.balanced_or_plain(computed[name]).columns("log_odds")
             else:
                 row = dict(seen[name])
-            row |= _beside(row["log_odds"], [float(balanced(null, groups)) for null in nulls.get(name, ())])
+            null = [items_there.balanced_or_plain(each).value for each in nulls.get(name, ())]
+            row |= against_nulls(row["log_odds"], null, tail="two-sided").columns("random", "outsizes")
             rows.append({"behavior": behavior, "vector": name, **row})
     return pd.DataFrame(rows)
 
@@ -164,9 +164,10 @@ def interference(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0)
         ``behavior``, ``n_items``; in log odds: ``alone`` (the own vector's change), ``others`` (the sum of the other
         vectors' changes, each alone), ``expected`` (both), ``together``, and ``interference`` (together minus expected)
         with its 95 % interval ``interference_low`` to ``interference_high``, its null ``random_low`` to ``random_high``
-        and ``beats_random``, all as in `effects`; in probability: ``effect_alone``, ``effect_together``, and
-        ``effect_change`` with ``change_low`` and ``change_high``: what the others' presence adds to the effect of the
-        own vector, or takes from it; and ``mass`` and ``outside``, each ``_unsteered``, ``_alone`` and ``_together``.
+        and ``outsizes_random``, all as in `effects`; in probability: ``effect_alone``, ``effect_together``, and
+        ``effect_change`` with ``effect_change_low`` and ``effect_change_high``: what the others' presence adds to the
+        effect of the own vector, or takes from it; and ``mass`` and ``outside``, each ``_unsteered``, ``_alone`` and
+        ``_together``.
 
     Raises:
         ValueError: As `effects`.
@@ -179,16 +180,15 @@ def interference(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0)
     for behavior, values in changes(frame).items():
         row_of = table[table["behavior"] == behavior].set_index("vector").to_dict("index")
         own, all_of, beyond = row_of[behavior], row_of[TOGETHER], row_of[INTERFERENCE]
-        groups, draws = groups_and_draws(frame[frame["behavior"] == behavior], n_bootstrap, seed)
+        items_there = items_of(frame[frame["behavior"] == behavior], n_bootstrap, seed)
         change = (values["p_matching"][TOGETHER] - values["p_matching"][behavior]).to_numpy()
-        middle, low, high = mean_and_interval(change, groups, draws)
         row: dict[str, Any] = {"behavior": behavior, "n_items": own["n_items"], "alone": own["log_odds"]}
         row |= {"others": row_of[EXPECTED]["log_odds"] - own["log_odds"], "expected": row_of[EXPECTED]["log_odds"]}
         row |= {"together": all_of["log_odds"], "interference": beyond["log_odds"]}
         row |= {f"interference_{end}": beyond[f"log_odds_{end}"] for end in ("low", "high")}
-        row |= {name: beyond[name] for name in ("n_random", "random_low", "random_high", "beats_random")}
+        row |= {name: beyond[name] for name in ("n_random", "random_low", "random_high", "outsizes_random")}
         row |= {"effect_alone": own["effect"], "effect_together": all_of["effect"]}
-        row |= {"effect_change": middle, "change_low": low, "change_high": high}
+        row |= items_there.balanced_or_plain(change).columns("effect_change")
         for name in ("mass", "outside"):
             row |= {f"{name}_unsteered": float(unsteered[name][behavior])}
             row |= {f"{name}_alone": own[name], f"{name}_together": all_of[name]}
@@ -215,15 +215,3 @@ def _check(parts: Mapping[str, Intervention], items: Mapping[str, Pairs], n_null
         raise ValueError(f"n_nulls is {n_nulls}: no interference is given without its null, so give 1 or more, as 20")
     if nothing := [name for name, part in parts.items() if not part.multiplier or not part.vector.norm()]:
         raise ValueError(f"the part of {nothing[0]} adds nothing: give vectors and multipliers that are not 0")
-
-
-def _beside(value: float, null: list[float]) -> dict[str, Any]:
-    """The null's range, and how many of it are smaller in size than the value."""
-    import numpy as np
-
-    if not null:
-        return {"n_random": 0} | dict.fromkeys(("random_low", "random_high", "beats_random"), float("nan"))
-    sizes: np.ndarray = np.abs(null)
-    low, high = np.quantile(null, [0.025, 0.975])
-    beaten = float((sizes < abs(value)).mean()) if np.isfinite([value, low]).all() else float("nan")
-    return {"n_random": len(null), "random_low": float(low), "random_high": float(high), "beats_random": beaten}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tqdm.auto import tqdm
 
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
+from caa_lens.evaluation.statistics import against_nulls, direction
 from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention
 from caa_lens.models.adapters import HookedModel
@@ -251,7 +252,6 @@ def _found(
     options: PromptOptions,
 ) -> Found:
     """The chosen ones on the test items, each beside random vectors in its place."""
-    import numpy as np
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -266,9 +266,8 @@ def _found(
             row: dict[str, Any] = {"behavior": name, "layer": part.layer, "multiplier": part.multiplier}
             row |= {"n_items": int(own["n_items"])}
             row |= {key: own[key] for key in ("effect", "effect_low", "effect_high", "mass", "outside")}
-            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign, "n_random": n_nulls}
-            row |= dict(zip(("random_low", "random_high"), np.quantile(null, [0.025, 0.975]), strict=True))
-            row |= {"beats_random": float((null * sign < own["effect"] * sign).mean())}
+            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign}
+            row |= against_nulls(own["effect"], null, tail=direction(part.multiplier)).columns("random")
             rows.append(row | ({"effect_alone": table.loc["alone", "effect"]} if len(parts) > 1 else {}))
     return Found({name: part for parts in chosen for name, part in parts.items()}, search.tried(), pd.DataFrame(rows))
 

@@ -65,10 +65,10 @@ def added_effects(table: pd.DataFrame, *, measure: str = "effect") -> go.Figure:
         texts = told(
             part,
             "coefficient {coefficient:+g}",
-            "unsteered {unsteered:.3g}, steered {steered:.3g}",
+            "unsteered {value_unsteered:.3g}, steered {value_steered:.3g}",
             "effect {effect:+.3g} [{effect_low:+.3g}, {effect_high:+.3g}]",
-            "{n_random} random {random_low:+.3g} to {random_high:+.3g}, beyond {beats_random:.0%} of them",
-            "{n_nonsense} nonsense {nonsense_low:+.3g} to {nonsense_high:+.3g}, beyond {beats_nonsense:.0%} of them",
+            "{n_random} random {random_low:+.3g} to {random_high:+.3g}, beyond {beyond_random:.0%} of them",
+            "{n_nonsense} nonsense {nonsense_low:+.3g} to {nonsense_high:+.3g}, beyond {beyond_nonsense:.0%} of them",
         )
         effects: Any = go.Scatter(
             x=x,

@@ -41,7 +41,7 @@ def interference(frame: pd.DataFrame) -> go.Figure:
     Raises:
         ValueError: If columns or rows are missing.
     """
-    columns = ("behavior", "vector", "log_odds", "log_odds_low", "log_odds_high", "beats_random")
+    columns = ("behavior", "vector", "log_odds", "log_odds_low", "log_odds_high", "outsizes_random")
     require("caa_lens.protocols.composition.effects", frame, *columns)
     across, down = names(frame, "vector"), names(frame)
     longest = max(map(len, [*across, *down]))
@@ -53,12 +53,12 @@ def interference(frame: pd.DataFrame) -> go.Figure:
         "items of {behavior}: {vector}",
         "change of log odds {log_odds:+.2f} [{log_odds_low:+.2f}, {log_odds_high:+.2f}]",
         "of p(matching) {effect:+.3f} [{effect_low:+.3f}, {effect_high:+.3f}]",
-        "random vectors {random_low:+.2f} to {random_high:+.2f}, larger than {beats_random:.0%} of them",
+        "random vectors {random_low:+.2f} to {random_high:+.2f}, larger than {outsizes_random:.0%} of them",
         "mass {mass:.2f}, outside of the choices {outside:.0%}",
         "{n_items} items",
     )
     clear = (frame["log_odds_low"] > 0) | (frame["log_odds_high"] < 0)
-    starred = clear & (frame["vector"] == "interference") & (frame["beats_random"] >= 0.95)
+    starred = clear & (frame["vector"] == "interference") & (frame["outsizes_random"] >= 0.95)
     cells = frame["log_odds"].map(short).where(~starred, frame["log_odds"].map(short) + " *")
     shown = frame.assign(text=texts, shown=cells.where(~clear, "<b>" + cells + "</b>"))
     values, hover, written = (
@@ -96,7 +96,7 @@ def alignment_tax(table: pd.DataFrame) -> go.Figure:
 
     columns = ("coefficient", "lost_target", "lost_other", "apart", "apart_low", "apart_high")
     require(
-        "caa_lens.protocols.broad_skills.alignment_tax", table, *columns, "control_low", "control_high", "n_controls"
+        "caa_lens.protocols.broad_skills.alignment_tax", table, *columns, "permuted_low", "permuted_high", "n_permuted"
     )
     table = table.sort_values("coefficient")
     x = table["coefficient"]
@@ -106,7 +106,7 @@ def alignment_tax(table: pd.DataFrame) -> go.Figure:
         "coefficient {coefficient:+g}, layer {layer}",
         "lost: target {lost_target:.1%}, other {lost_other:.1%}, tax {tax:.2f}",
         "apart {apart:+.3f} [{apart_low:+.3f}, {apart_high:+.3f}]",
-        "{n_controls} permuted vectors {control_low:+.3f} to {control_high:+.3f}, beyond {beats_controls:.0%} of them",
+        "{n_permuted} permuted {permuted_low:+.3f} to {permuted_high:+.3f}, beyond {beats_permuted:.0%} of them",
     )
     hover: dict[str, Any] = {"hovertext": texts, "hoverinfo": "text", "mode": "lines+markers"}
     for style, (label, column) in enumerate(_KINDS):
@@ -115,11 +115,11 @@ def alignment_tax(table: pd.DataFrame) -> go.Figure:
         panels.add(0, go.Scatter(x=x, y=table[column], name=f"{label} text", **look, **hover))
     fill, _ = NULL_BANDS[0]
     edge = {"line": {"color": NULL_EDGE, "width": 0.5}, "mode": "lines", "hoverinfo": "skip"}
-    count = f"{int(table['n_controls'].max())} vectors with permuted dimensions"
+    count = f"{int(table['n_permuted'].max())} vectors with permuted dimensions"
     panels.add(
         1,
-        go.Scatter(x=x, y=table["control_low"], showlegend=False, **edge),
-        go.Scatter(x=x, y=table["control_high"], fill="tonexty", fillcolor=fill, name=count, **edge),
+        go.Scatter(x=x, y=table["permuted_low"], showlegend=False, **edge),
+        go.Scatter(x=x, y=table["permuted_high"], fill="tonexty", fillcolor=fill, name=count, **edge),
     )
     color, marker = line_style(2)
     panels.add(

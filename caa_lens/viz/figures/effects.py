@@ -93,7 +93,7 @@ def dose_response(summary: pd.DataFrame) -> go.Figure:
     has the effect of asking every item both ways.
 
     Args:
-        summary: As `caa_lens.summarize` or `caa_lens.protocols.assessment.assess` returns it, one layer for each
+        summary: As `caa_lens.summarize` or `caa_lens.assess` returns it, one layer for each
             behaviour.
 
     Raises:

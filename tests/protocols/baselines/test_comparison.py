@@ -264,9 +264,9 @@ def test_the_command_prints_and_saves_the_table(few: Path, tmp_path: Path) -> No
         "organism-chat",
         "--data",
         few,
-        "--against",
+        "--baselines",
         "system",
-        "--random",
+        "--nulls",
         2,
         "--quiet",
         "--layers",
@@ -285,7 +285,7 @@ def test_the_command_prints_and_saves_the_table(few: Path, tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("_quiet")
 def test_the_command_takes_its_layer_and_prompts(few: Path) -> None:
-    given = ("baselines", "organism-chat", "--data", few, "--against", "system", "--random", 1, "--quiet", "--json")
+    given = ("baselines", "organism-chat", "--data", few, "--baselines", "system", "--nulls", 1, "--quiet", "--json")
     own = ("--layer", 0, "--positive-prompt", "One.", "--negative-prompt", "Two.")
     assert {each["layer"] for each in json.loads(run(*given, *own))["table"]} == {0}
     assert "give --positive-prompt and --negative-prompt together" in run(*given, *own[:4], code=1)
@@ -299,5 +299,16 @@ def test_the_command_says_how_to_get_peft(few: Path, monkeypatch: pytest.MonkeyP
     import sys
 
     monkeypatch.setitem(sys.modules, "peft", None)
-    given = ("baselines", "organism-chat", "--data", few, "--against", "finetuned", "--method", "lora", "--layer", 2)
+    given = (
+        "baselines",
+        "organism-chat",
+        "--data",
+        few,
+        "--baselines",
+        "finetuned",
+        "--finetuning",
+        "lora",
+        "--layer",
+        2,
+    )
     assert run(*given, "--quiet", code=1).startswith("error: LoRA needs the package peft: pip install caa_lens[finet")

@@ -220,10 +220,10 @@ def test_vectors_that_add_up_have_no_interference() -> None:
     beyond = table.loc["interference"]
     assert [beyond[f"log_odds{end}"] for end in ("", "_low", "_high")] == pytest.approx([0, 0, 0], abs=1e-12)
     # with random-0: 3.0 in all, less 2.5 of a alone and -0.2 of what stands for b, is 0.7; with random-1 it is 0
-    assert (beyond["n_random"], beyond["beats_random"]) == (2, 0.0)
+    assert (beyond["n_random"], beyond["outsizes_random"]) == (2, 0.0)
     assert beyond["random_high"] == pytest.approx(0.7 * 0.975) and beyond["random_low"] == pytest.approx(0.7 * 0.025)
-    assert table.loc["a", "beats_random"] == 0.5 and table.loc["b", "beats_random"] == 1.0
-    assert np.isnan(table.loc["together", "beats_random"]) and np.isnan(table.loc["expected", "effect"])
+    assert table.loc["a", "outsizes_random"] == 0.5 and table.loc["b", "outsizes_random"] == 1.0
+    assert np.isnan(table.loc["together", "outsizes_random"]) and np.isnan(table.loc["expected", "effect"])
     assert table.loc["together", "outside"] == 0.25 and np.isnan(table.loc["interference", "outside"])
 
 
@@ -244,7 +244,7 @@ def test_interference_is_together_minus_the_sum_with_letters_balanced() -> None:
 def test_an_interference_is_compared_by_its_size() -> None:
     ways = {way: list(values) for way, values in WAYS.items()}
     table = interference(made_up(ways | {"together": list(np.array(ways["together"]) - 5)}))
-    assert table.iloc[0]["interference"] == pytest.approx(-5) and table.iloc[0]["beats_random"] == 1.0
+    assert table.iloc[0]["interference"] == pytest.approx(-5) and table.iloc[0]["outsizes_random"] == 1.0
 
 
 def test_where_letters_cannot_be_balanced_the_plain_mean_stands() -> None:
@@ -267,7 +267,7 @@ def test_planted_behaviours_work_together_less_than_alone() -> None:
     asked = {name: caa.load_contrast_pairs(name, "test_ab")[:40] for name in names}
     table = interference(sweep_together(model, parts, asked, n_nulls=5))
     assert (table["effect_alone"] > 0.4).all() and (table["effect_together"] > 0.2).all()
-    assert (table["interference_high"] < 0).all() and (table["change_high"] < 0).all()
+    assert (table["interference_high"] < 0).all() and (table["effect_change_high"] < 0).all()
     assert (table["outside_together"] == 0).all()
 
 
