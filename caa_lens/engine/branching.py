@@ -92,6 +92,50 @@ def branch_logits(
                 receive(chunk, logits)
 
 
+def branch_answers(
+    adapter: Adapter,
+    prompts: Sequence[TokenIds],
+    branches: Sequence[Branch],
+    answers: Tensor,
+    *,
+    likeliest: bool = False,
+    batch_size: int | None = None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> tuple[Tensor, Tensor]:
+    """How likely each of a prompt's two answers is after every branch.
+
+    Args:
+        adapter: The model.
+        prompts: As for `branch_logits`.
+        branches: As for `branch_logits`.
+        answers: Token ids ``[prompt, 2]``.
+        likeliest: Whether to look which token is the likeliest, which takes another pass over the logits.
+        batch_size: As for `branch_logits`.
+        progress: Told how many branches are done since the last time.
+
+    Returns:
+        Natural log-probabilities ``[branch, 2]`` over the whole vocabulary, float64 on the CPU, as they come out: where
+        logits overflow, they are not finite. And ``[branch]``, whether the likeliest token is neither answer's; False
+        where nobody asked.
+    """
+    of_branch = torch.tensor([branch.prompt for branch in branches], dtype=torch.long)
+    logp = torch.empty(len(branches), 2, dtype=torch.float64)
+    neither = torch.zeros(len(branches), dtype=torch.bool)
+
+    def receive(chunk: list[int], logits: Tensor) -> None:
+        rows = torch.tensor(chunk)
+        wanted = answers[of_branch[rows]].to(logits.device)
+        for part, own, ids in zip(rows.split(256), logits.split(256), wanted.split(256), strict=True):
+            own = own.float()  # a part at a time: a copy of all logits would take more memory than the model
+            logp[part] = (own.gather(1, ids) - own.logsumexp(dim=-1, keepdim=True)).double().cpu()
+            if likeliest:
+                neither[part] = (own.argmax(dim=-1, keepdim=True) != ids).all(dim=1).cpu()
+        progress(len(chunk))
+
+    branch_logits(adapter, prompts, branches, receive, batch_size=batch_size)
+    return logp, neither
+
+
 def branch_residuals(
     adapter: Adapter,
     prompts: Sequence[TokenIds],

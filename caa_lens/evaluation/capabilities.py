@@ -24,8 +24,8 @@ from caa_lens.files.bundled import data_dir
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
-from caa_lens.sweeps import sweep
-from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors
+from caa_lens.sweeps import Nulls, sweep
+from caa_lens.vectors.vectors import Vectors, as_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,8 +123,8 @@ def capabilities(
     layers: Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     n_nulls: int = 20,
-    nulls: Sequence[SteeringVectors] = (),
     seed: int = 0,
+    nulls: Nulls | None = None,
     prompt_format: PromptFormat | None = None,
     system: str | None = None,
     batch_size: int | None = None,
@@ -139,8 +139,8 @@ def capabilities(
         layers: Layers to steer; None for all that the vectors have.
         multipliers: 0, against which every change is measured, is added where it is missing.
         n_nulls: So many random vectors of each layer's norm go through the same cells.
-        nulls: Other vectors that do, such as `caa_lens.extraction.null_vectors` gives.
         seed: Of the random vectors.
+        nulls: Other nulls that do, by kind; see `sweep`.
         prompt_format: See `format_prompt`.
         system: A system prompt for every question.
         batch_size: Prompts run at once.
@@ -201,14 +201,13 @@ def summarize_capabilities(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed
     """
     import pandas as pd
 
-    needed = {*CELL, "vector", "item", "letter", "category", "correct", "p_matching", "p_a", "mass"}
+    needed = {*CELL, "kind", "draw", "item", "letter", "category", "correct", "p_matching", "p_a", "mass"}
     if missing := sorted(needed - set(frame.columns)):
         raise ValueError(f"this is not a frame of capabilities(): it lacks the columns {', '.join(missing)}")
     rows: list[dict[str, Any]] = []
     for (name, behavior), part in frame.groupby(["set", "behavior"], sort=False):
-        own = part[part["vector"] == "behavior"]
-        kind_of = part["vector"].astype(str).str.rpartition("-")[0]
-        kinds = dict.fromkeys(["random", *kind_of[part["vector"] != "behavior"]])
+        own = part[part["kind"] == "vector"]
+        kinds = dict.fromkeys(["random", *part.loc[part["kind"] != "vector", "kind"]])
         base = own[(own["multiplier"] == 0) & (own["layer"] == own["layer"].min())].sort_values("item")
         if base.empty:
             raise ValueError(f"the frame of {name} has no rows at multiplier 0, against which changes are measured")
@@ -221,7 +220,7 @@ def summarize_capabilities(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed
                 | _measured(cell, base, items)
             )
             for kind in kinds:
-                rows[-1] |= _against(kind, part[here & (kind_of == kind)], base, rows[-1]["accuracy_change"])
+                rows[-1] |= _against(kind, part[here & (part["kind"] == kind)], base, rows[-1]["accuracy_change"])
     return pd.DataFrame(rows)
 
 
@@ -286,7 +285,7 @@ def _change(cell: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
 
 def _against(kind: str, rows: pd.DataFrame, base: pd.DataFrame, change: float) -> dict[str, float]:
     """The accuracy change that nulls of one kind make in one cell."""
-    changes = [float(_change(part.sort_values("item"), base).mean()) for _, part in rows.groupby("vector", sort=False)]
+    changes = [float(_change(part.sort_values("item"), base).mean()) for _, part in rows.groupby("draw", sort=False)]
     return against_nulls(change, changes, tail="less").columns(kind, "worse_than") | {f"{kind}_mean": mean_of(changes)}
 
 

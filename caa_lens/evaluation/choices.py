@@ -13,16 +13,25 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from caa_lens.evaluation.statistics import Resampled, against_nulls, balanced, direction, resampled
+from caa_lens.sweeps import OWN_KINDS
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 CELL = ["layer", "multiplier"]
+SWEPT = ("behavior", "vector", "kind", "draw", "layer", "multiplier", "item", "letter", "logp_matching", "logp_other")
+"""Columns of a sweep by which its rows are told apart, and what is read of each."""
+
+
+def check_swept(frame: pd.DataFrame, *more: str) -> None:
+    """Refuse a frame that is not one of `caa_lens.sweep`, with a ValueError."""
+    if missing := sorted({*SWEPT, *more} - set(frame.columns)):
+        raise ValueError(f"this is not a sweep's frame: it lacks the columns {', '.join(missing)}")
 
 
 def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """One row for each behavior x layer x multiplier of a `caa_lens.sweep`.
+    """One row for each behavior x vector x layer x multiplier of a `caa_lens.sweep`.
 
     Args:
         frame: As `sweep` returns it.
@@ -31,6 +40,7 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
 
     Returns:
         A frame with these columns. Probabilities are of the two answers only, except ``mass``.
+        ``vector``: the behaviour's own, or one that was compared with it; these have no rows at multiplier 0.
         ``p_matching``: mean over items; ``effect``: that minus the same at multiplier 0, with its 95 % interval
         ``effect_low`` to ``effect_high``.
         ``effect_balanced``, ``balanced_low``, ``balanced_high``: the mean over items whose matching letter is A and the
@@ -39,10 +49,10 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
         ``share_wrong``: items whose log odds moved against the multiplier's sign.
         ``p_a``, ``letter_drift``: mean share of A, and that minus the same at 0 (NaN without letters).
         ``mass``: mean of p(matching) + p(other) over the whole vocabulary.
-        ``n_random``, ``random_low``, ``random_high``: the 2.5 and 97.5 % quantiles of the random vectors' balanced
-        effects in the same cell; ``beats_random``: the share of them that the effect exceeds in the multiplier's
-        direction. NaN where there are none. The same columns for every other kind of null in the frame: vectors named
-        ``shuffled-0``, ``shuffled-1`` and so on give ``n_shuffled``, ``beats_shuffled``.
+        ``n_random``, ``random_low``, ``random_high``: the 2.5 and 97.5 % quantiles of the balanced effects of the
+        vector's random nulls in the same cell; ``beats_random``: the share of them that the effect exceeds in the
+        multiplier's direction. NaN where there are none. The same columns for every other kind of null in the frame:
+        ``n_shuffled``, ``beats_shuffled`` and so on.
 
     Raises:
         ValueError: If the frame is not a sweep's, has no rows at multiplier 0, or does not have the same items in every
@@ -50,101 +60,81 @@ def summarize(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) ->
     """
     import pandas as pd
 
-    needed = {"behavior", "vector", "item", "letter", "logp_matching", "logp_other", "p_matching", "p_a", "mass", *CELL}
-    if missing := sorted(needed - set(frame.columns)):
-        raise ValueError(f"this is not a sweep's frame: it lacks the columns {', '.join(missing)}")
+    check_swept(frame, "p_matching", "p_a", "mass")
     rows: list[dict[str, Any]] = []
     for behavior, part in frame.groupby("behavior", sort=False):
-        own = part[part["vector"] == "behavior"]
+        no_null = part["kind"].isin(OWN_KINDS)
+        own = part[part["kind"] == "vector"]
         if not (own["multiplier"] == 0).any():
             raise ValueError(f"the sweep of {behavior} has no rows at multiplier 0, against which effects are measured")
         base = own[(own["multiplier"] == 0) & (own["layer"] == own["layer"].min())].sort_values("item")
         if base["item"].duplicated().any():
             raise ValueError(f"the sweep of {behavior} has items more than once: were two sweeps put together?")
         items = resampled(base["letter"].fillna("").astype(str).to_numpy(), n_bootstrap, seed)
-        kind_of = part["vector"].astype(str).str.rpartition("-")[0]
-        kinds = dict.fromkeys(["random", *kind_of[part["vector"] != "behavior"]])
-        nulls = {kind: _null_effects(part[kind_of == kind], base, items) for kind in kinds}
-        for (layer, multiplier), cell in _cells(own):
-            moved = _moved(cell, base)
-            even = items.balanced(moved)
-            row: dict[str, Any] = {
-                "behavior": behavior,
-                "layer": layer,
-                "multiplier": multiplier,
-                "n_items": len(cell),
-                "p_matching": cell["p_matching"].mean(),
-                **items.mean(moved).columns("effect"),
-                **even.columns("effect_balanced", "balanced"),
-                "n_balanced": sum(map(len, items.halves)),
-                "share_wrong": _share_wrong(cell, base, multiplier),
-                "p_a": cell["p_a"].mean(),
-                "letter_drift": cell["p_a"].mean() - base["p_a"].mean(),
-                "mass": cell["mass"].mean(),
-            }
-            for kind, effects in nulls.items():
-                there = effects.get((layer, multiplier), [])
-                row |= against_nulls(even.value, there, tail=direction(multiplier)).columns(kind)
-            rows.append(row)
+        kinds = dict.fromkeys(["random", *part.loc[~no_null, "kind"]])
+        for vector, of_vector in part.groupby("vector", sort=False):
+            nulls = {kind: _null_effects(of_vector[of_vector["kind"] == kind], base, items) for kind in kinds}
+            for (layer, multiplier), cell in _cells(of_vector[of_vector["kind"].isin(OWN_KINDS)]):
+                moved = _moved(cell, base)
+                even = items.balanced(moved)
+                row: dict[str, Any] = {
+                    "behavior": behavior,
+                    "vector": vector,
+                    "layer": layer,
+                    "multiplier": multiplier,
+                    "n_items": len(cell),
+                    "p_matching": cell["p_matching"].mean(),
+                    **items.mean(moved).columns("effect"),
+                    **even.columns("effect_balanced", "balanced"),
+                    "n_balanced": sum(map(len, items.halves)),
+                    "share_wrong": _share_wrong(cell, base, multiplier),
+                    "p_a": cell["p_a"].mean(),
+                    "letter_drift": cell["p_a"].mean() - base["p_a"].mean(),
+                    "mass": cell["mass"].mean(),
+                }
+                for kind, effects in nulls.items():
+                    there = effects.get((layer, multiplier), [])
+                    row |= against_nulls(even.value, there, tail=direction(multiplier)).columns(kind)
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
-def summarize_each(
-    frame: pd.DataFrame, names: Mapping[str, str], *, n_bootstrap: int = 2000, seed: int = 0
-) -> pd.DataFrame:
-    """`summarize` for every vector of a sweep, each put in the place of the behaviour's own.
+def sharing_nulls(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of a sweep in which the nulls of the behaviour's own vector are also those of each compared one.
 
-    A sweep runs other vectors through the same cells as ``nulls``, and not all of them are nulls: they may be what is
-    compared. Each of those is summarized here against the unsteered rows that all have in common.
-
-    Args:
-        frame: As `sweep` returns it.
-        names: The compared vectors: the name each is to have, and its name in the frame's column ``vector``.
-        n_bootstrap: As for `summarize`.
-        seed: As for `summarize`.
-
-    Returns:
-        The rows of `summarize` whose multiplier is not 0, for one vector after another, with its name in front as
-        ``vector``. The nulls of the vector ``x`` are those named ``x: random-0`` and so on, without ``x: ``, and those
-        that are named after none of the vectors, which are nulls of all.
-
-    Raises:
-        ValueError: If the frame lacks one of the vectors, and as `summarize`.
+    For vectors of the same norms, whose nulls are the same and were run once.
     """
     import pandas as pd
 
-    rows_of: dict[str, pd.DataFrame] = {str(name): part for name, part in frame.groupby("vector", sort=False)}
-    if missing := sorted(set(names.values()) - set(rows_of)):
-        raise ValueError(f"the frame has no vectors {missing}: it has {list(rows_of)[:8]}")
-    if "behavior" not in rows_of:
-        raise ValueError("the frame has no rows named 'behavior', whose multiplier 0 effects are measured against")
-    unsteered = rows_of["behavior"][rows_of["behavior"]["multiplier"] == 0]
-    nulls = {name: rows_of[name] for name in rows_of if name not in (*names.values(), "behavior")}
-    owner = {name: next((each for each in names if name.startswith(f"{each}: ")), None) for name in nulls}
-    parts: list[pd.DataFrame] = []
-    for name, in_frame in names.items():
-        steered = rows_of[in_frame]
-        mine = {null.removeprefix(f"{name}: "): nulls[null] for null in nulls if owner[null] in (name, None)}
-        together = [
-            unsteered,
-            steered[steered["multiplier"] != 0].assign(vector="behavior"),
-            *(rows.assign(vector=null) for null, rows in mine.items()),
-        ]
-        table = summarize(pd.concat(together, ignore_index=True), n_bootstrap=n_bootstrap, seed=seed)
-        table = table[table["multiplier"] != 0]
-        table.insert(0, "vector", name)
-        parts.append(table)
-    return pd.concat(parts, ignore_index=True)
+    is_null = ~frame["kind"].isin(OWN_KINDS)
+    others = frame.loc[frame["kind"] == "compared", ["behavior", "vector"]].drop_duplicates()
+    shared = [
+        frame[is_null & (frame["behavior"] == behavior)].assign(vector=vector)
+        for behavior, vector in others.itertuples(index=False)
+    ]
+    return pd.concat([frame, *shared], ignore_index=True)
 
 
-def choose_layer(summary: pd.DataFrame) -> dict[str, int]:
-    """The layer of each behaviour with the largest letter-balanced swing.
+def choose_layer(summary: pd.DataFrame) -> int:
+    """The layer with the largest letter-balanced swing, of a summary of one behaviour.
 
     The swing is the balanced effect (the plain one where letters cannot be balanced) at the largest multiplier minus
     that at the smallest one (which may be 0). Call it on the summary of a dev split, and report that layer on another.
 
     Raises:
-        ValueError: If this is not a summary, or it has one multiplier only.
+        ValueError: If this is not a summary, is one of several behaviours or vectors, or has one multiplier only.
+    """
+    found = choose_layers(summary)
+    if len(found) != 1:
+        raise ValueError(f"the summary is of {list(found)}: choose_layers() gives the layer of each behaviour")
+    return next(iter(found.values()))
+
+
+def choose_layers(summary: pd.DataFrame) -> dict[str, int]:
+    """The layer of each behaviour, as `choose_layer` chooses it.
+
+    Raises:
+        ValueError: If this is not a summary, a behaviour has several vectors in it, or there is one multiplier only.
     """
     if "effect_balanced" not in summary.columns:
         raise ValueError("choose_layer takes the frame of summarize(), not that of sweep()")
@@ -153,6 +143,10 @@ def choose_layer(summary: pd.DataFrame) -> dict[str, int]:
     summary = summary.assign(effect_balanced=summary["effect_balanced"].fillna(summary["effect"]))
     chosen: dict[str, int] = {}
     for behavior, part in summary.groupby("behavior", sort=False):
+        if part.duplicated(CELL).any():
+            raise ValueError(
+                f"the summary of {behavior} has several vectors: keep one, as summary[summary.vector == x]"
+            )
         by_layer = part.pivot(index="layer", columns="multiplier", values="effect_balanced")
         swing = by_layer[by_layer.columns.max()] - by_layer[by_layer.columns.min()]
         chosen[str(behavior)] = int(str(swing.idxmax()))
@@ -183,7 +177,7 @@ def _share_wrong(cell: pd.DataFrame, base: pd.DataFrame, multiplier: float) -> f
 def _null_effects(part: pd.DataFrame, base: pd.DataFrame, items: Resampled) -> Mapping[tuple[int, float], list[float]]:
     """Balanced effects of the nulls of one kind, by layer and multiplier."""
     found: dict[tuple[int, float], list[float]] = {}
-    for _, of_one in part.groupby("vector", sort=False):
+    for _, of_one in part.groupby("draw", sort=False):
         for cell, rows in _cells(of_one):
             moved = _moved(rows, base)
             found.setdefault(cell, []).append(balanced(moved, items.halves))

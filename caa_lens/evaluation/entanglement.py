@@ -17,20 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from caa_lens.datasets.contrast import Pairs, as_dataset
-from caa_lens.evaluation.choices import summarize
+from caa_lens.evaluation.choices import check_swept, summarize
 from caa_lens.vectors.vectors import SteeringVectors, Vectors, as_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
-
-OWN = "behavior"  # what a sweep's frame calls a behaviour's own vector
 
 
 def crossed(vectors: Mapping[str, Vectors], items: Mapping[str, Pairs], layers: Mapping[str, int]) -> dict[str, Any]:
     """The arguments of one `caa_lens.sweep` of every vector over every behaviour's items.
 
     Each vector keeps its own layer and is zero at the other vectors' layers, where it costs the sweep next to nothing.
-    The vectors of other behaviours go in as ``nulls``: for these items, they should be.
+    The vectors of other behaviours are ``compared``, and nothing has random vectors.
 
     Args:
         vectors: By behaviour.
@@ -46,14 +44,13 @@ def crossed(vectors: Mapping[str, Vectors], items: Mapping[str, Pairs], layers: 
         raise ValueError(f"there are items for {missing} and vectors for {sorted(vectors)}: each items need a vector")
     if set(layers) != set(vectors):
         raise ValueError(f"layers are given for {sorted(layers)} and vectors for {sorted(vectors)}: give one for each")
-    if OWN in vectors:
-        raise ValueError(f"a behaviour is named {OWN!r}, as a sweep's frame names every own vector: rename it")
     used = tuple(sorted(set(layers.values())))
     placed = {name: _placed(as_vectors(mine), name, layers[name], used) for name, mine in vectors.items()}
     return {
         "vectors": {name: placed[name] for name in items},
         "items": {name: as_dataset(each) for name, each in items.items()},
-        "nulls": {name: [other for key, other in placed.items() if key != name] for name in items},
+        "compared": {name: {key: other for key, other in placed.items() if key != name} for name in items},
+        "n_nulls": 0,
     }
 
 
@@ -81,25 +78,19 @@ def entanglement(
     Source: SteeringSafety (arXiv 2509.13450).
     """
     import numpy as np
-    import pandas as pd
 
-    if missing := sorted({"behavior", "vector", "layer", "multiplier"} - set(frame.columns)):
-        raise ValueError(f"this is not a sweep's frame: it lacks the columns {', '.join(missing)}")
-    parts: list[pd.DataFrame] = []
-    for name, layer in layers.items():
-        here = frame[frame["layer"] == layer]
-        is_own = here["vector"] == OWN
-        steered = here[(here["vector"] == name) | (is_own & (here["behavior"] == name) & (here["multiplier"] != 0))]
-        if steered.empty:
-            raise ValueError(
-                f"the frame has no vector {name!r} at layer {layer}: give the frame of sweep(model, **crossed(...)) "
-                "and the same layers"
-            )
-        together = pd.concat([here[is_own & (here["multiplier"] == 0)], steered.assign(vector=OWN)])
-        table = summarize(together, n_bootstrap=n_bootstrap, seed=seed).query("multiplier != 0")
-        parts.append(table.assign(vector=name))
+    check_swept(frame)
+    at = frame["vector"].map(layers)
+    if missing := sorted(name for name in layers if not ((frame["vector"] == name) & (frame["layer"] == at)).any()):
+        raise ValueError(
+            f"the frame has no vector {missing[0]!r} at layer {layers[missing[0]]}: give the frame of "
+            "sweep(model, **crossed(...)) and the same layers"
+        )
+    here = frame[(frame["layer"] == at) | (frame["multiplier"] == 0)]
+    table = summarize(here, n_bootstrap=n_bootstrap, seed=seed).query("multiplier != 0")
     columns = ["vector", "behavior", "layer", "multiplier", "n_items", "effect"]
-    effects = pd.concat(parts, ignore_index=True)[[*columns, "effect_balanced", "balanced_low", "balanced_high"]]
+    order = table["vector"].map({name: place for place, name in enumerate(layers)}).sort_values(kind="stable").index
+    effects = table.loc[order, [*columns, "effect_balanced", "balanced_low", "balanced_high"]].reset_index(drop=True)
     own = effects[effects["vector"] == effects["behavior"]]
     measured = own[(own["balanced_low"] > 0) | (own["balanced_high"] < 0)]
     of_own = {(row["vector"], row["multiplier"]): row["effect_balanced"] for row in measured.to_dict("records")}

@@ -98,7 +98,7 @@ def evaluate(
         progress: Show progress bars; those of lm_eval itself are always shown.
 
     Returns:
-        One row for each way of steering x task (or group) x metric x filter, with ``steer``, ``task``, ``metric``,
+        One row for each way of steering x task (or group) x metric x filter, with ``vector``, ``task``, ``metric``,
         ``filter``, ``value``, ``stderr`` (over documents), ``n_documents``, ``value_change`` (since unsteered) and
         ``value_change_stderr`` (paired: the same documents), and ``higher_is_better``. Standard errors are NaN for a
         group's metric that is no mean over its documents.
@@ -265,7 +265,7 @@ def _rows(
         aggregate = tasks[found["task"]].aggregation().get(found["metric"]) if found["task"] in tasks else None
         spread, paired = standard_errors(found, base, aggregate, n_bootstrap, seed)
         rows.append(
-            {"steer": way, **{name: found[name] for name in names}, "value": found["value"], "stderr": spread}
+            {"vector": way, **{name: found[name] for name in names}, "value": found["value"], "stderr": spread}
             | {"n_documents": len(found["documents"]), "value_change": found["value"] - base["value"]}
             | {"value_change_stderr": paired, "higher_is_better": found["higher_is_better"]}
         )

@@ -16,13 +16,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from caa_lens.datasets.contrast import ContrastDataset, ContrastPair, Pairs, as_dataset
+from caa_lens.evaluation.choices import check_swept
 from caa_lens.evaluation.statistics import NOTHING, Estimate, Resampled, resampled, wilson
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-_NEEDED = {"behavior", "vector", "layer", "multiplier", "item", "letter", "logp_matching", "logp_other"}
 _SLOPES = ("slope", "slope_positive", "slope_negative")
 _CHOICE = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*", re.MULTILINE)
 
@@ -136,14 +136,13 @@ def swapped(items: Pairs) -> ContrastDataset:
 
 def _own_cells(frame: pd.DataFrame) -> Iterator[tuple[Any, Any, pd.DataFrame]]:
     """The rows of the behaviours' own vectors: behaviour, layer, and the rows of all multipliers there."""
-    if missing := sorted(_NEEDED - set(frame.columns)):
-        raise ValueError(f"this is not a sweep's frame: it lacks the columns {', '.join(missing)}")
+    check_swept(frame)
     if frame.empty:
         raise ValueError("the sweep's frame is empty: there are no items to look at")
     for behavior, of_behavior in frame.groupby("behavior", sort=False):
-        own = of_behavior[of_behavior["vector"] == "behavior"]
+        own = of_behavior[of_behavior["kind"] == "vector"]
         if own.empty:
-            raise ValueError(f"the sweep of {behavior} has no rows of its own vector, which is named 'behavior'")
+            raise ValueError(f"the sweep of {behavior} has no rows of its own vector, which are of the kind 'vector'")
         for layer, part in own.groupby("layer", sort=True):
             yield behavior, layer, part
 

@@ -61,7 +61,8 @@ def side_effects(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each recipe x text, with ``recipe``, ``text`` (its place in the list), ``n_tokens`` (counted);
+        One row for each recipe x text, with ``vector`` (the recipe's name), ``text`` (its place in the
+        list), ``n_tokens`` (counted);
         ``kl_mean``, ``kl_p95``, ``kl_max``: KL(steered || unsteered) over the counted tokens, in nats;
         ``nll_unsteered``, ``nll_steered``: mean negative log-likelihood of the counted tokens, in nats (perplexity is
         exp of it); ``top1_agreement``: share of them where both models have the same likeliest token.
@@ -94,7 +95,7 @@ def side_effects(
         found = runs.scores(ways, bar)
     rows = [
         {
-            "recipe": name,
+            "vector": name,
             "text": text,
             "n_tokens": len(scores.kl),
             "kl_mean": float(scores.kl.mean()),
@@ -146,11 +147,11 @@ def at_equal_damage(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each vector, with ``name``, ``layer``, ``multiplier`` (with its sign), ``added_norm`` (the length of
-        what is added at each position), ``kl`` (the quantile there: at or just above the budget), ``kl_mean``,
-        ``reached`` (whether the budget was), ``largest`` (the largest multiplier allowed) and ``n_evaluations``. Where
-        the budget is not reached, ``reached`` is False, ``multiplier`` and ``added_norm`` are NaN, and ``kl`` and
-        ``kl_mean`` are those at the largest multiplier.
+        One row for each vector, with ``vector`` (its name), ``layer``, ``multiplier`` (with its sign), ``added_norm``
+        (the length of what is added at each position), ``kl`` (the quantile there: at or just above the budget),
+        ``kl_mean``, ``reached`` (whether the budget was), ``largest`` (the largest multiplier allowed) and
+        ``n_evaluations``. Where the budget is not reached, ``reached`` is False, ``multiplier`` and ``added_norm`` are
+        NaN, and ``kl`` and ``kl_mean`` are those at the largest multiplier.
 
     Raises:
         TypeError: If ``texts`` is one string, or ``vectors`` are neither of the two kinds.
@@ -184,7 +185,7 @@ def at_equal_damage(
         multiplier = sign * search.high if search.high is not None else math.nan
         rows.append(
             {
-                "name": name,
+                "vector": name,
                 "layer": vector.layer,
                 "multiplier": multiplier,
                 "added_norm": abs(multiplier) * vector.norm(),

@@ -125,7 +125,7 @@ def _choices(
     import pandas as pd
 
     items = ContrastDataset.from_pairs([pair])
-    frame = sweep(model, vector.as_set(), items, multipliers=(multiplier,), **form).set_index("multiplier")
+    frame = sweep(model, vector, items, multipliers=(multiplier,), n_nulls=0, **form).set_index("multiplier")
     rows: list[dict[str, Any]] = []
     for steered, cell in ((False, frame.loc[0.0]), (True, frame.loc[multiplier])):
         p = {pair.positive: np.exp(cell["logp_matching"]), pair.negative: np.exp(cell["logp_other"])}

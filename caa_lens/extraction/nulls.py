@@ -29,8 +29,8 @@ def null_vectors(
     kind: str = "random",
     seed: int = 0,
     activations: ContrastActivations | None = None,
-) -> list[SteeringVectors]:
-    """So many nulls of one kind, named ``random-0``, ``permuted-0``, ``shuffled-0`` and so on, for `caa_lens.sweep`.
+) -> tuple[SteeringVectors, ...]:
+    """So many nulls of one kind, which `caa_lens.sweep` takes as ``nulls={kind: ...}``.
 
     Args:
         vectors: What they are compared with.
@@ -46,11 +46,11 @@ def null_vectors(
     if kind not in KINDS:
         raise ValueError(f"there are no nulls of the kind {brief(kind)}: give one of {', '.join(KINDS)}")
     if kind == "random":
-        return random_like(vectors, n, seed)
+        return tuple(random_like(vectors, n, seed))
     if n < 0:
         raise ValueError(f"the number of nulls must be 0 or more, got {n}")
     if kind == "permuted":
-        return [_named(vectors, kind, index, seed, _permuted(vectors, index, seed)) for index in range(n)]
+        return tuple(_named(vectors, kind, index, seed, _permuted(vectors, index, seed)) for index in range(n))
     if activations is None or activations.layers != vectors.layers:
         have = "no activations were given" if activations is None else f"activations of layers {activations.layers}"
         raise ValueError(
@@ -69,7 +69,7 @@ def null_vectors(
                 "give more pairs"
             )
         found.append(_named(vectors, kind, index, seed, means * (norms / length)))
-    return found
+    return tuple(found)
 
 
 def _permuted(vectors: SteeringVectors, index: int, seed: int) -> Tensor:

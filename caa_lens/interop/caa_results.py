@@ -243,7 +243,9 @@ def _frame(
     return pd.DataFrame(
         {
             "behavior": behavior,
-            "vector": "behavior",
+            "vector": behavior,
+            "kind": "vector",
+            "draw": -1,
             "layer": cell[0],
             "multiplier": cell[1],
             "item": items.places,

@@ -98,8 +98,9 @@ def assess(
         model, train, layers=layers, read=read, site=site, progress=bar("extracting"), **options
     )
     vectors = activations.vectors()
-    on_dev = sweep(model, vectors, dev, multipliers=multipliers, progress=bar("choosing the layer of"), **options)
-    layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
+    shown = bar("choosing the layer of")
+    on_dev = sweep(model, vectors, dev, multipliers=multipliers, n_nulls=0, progress=shown, **options)
+    layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))
     there = _at_layer(activations, layer)
     measured = measure(
         model, there, test, multipliers=multipliers, n_nulls=n_nulls, seed=seed, read=read, progress=progress, **options
@@ -169,18 +170,19 @@ def measure(
     site = activations.provenance.site
     held_out = extract_activations(model, test, layers=layers, read=read, site=site, progress=bar("reading"), **options)
     vector = activations.vectors()
-    nulls = [
-        null for kind in KINDS for null in null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations)
-    ]
+    nulls = {kind: null_vectors(vector, n_nulls, kind=kind, seed=seed, activations=activations) for kind in KINDS}
     items = sweep(
-        model, vector, test, layers=layers, multipliers=multipliers, nulls=nulls, progress=bar("measuring"), **options
-    )
+        model, vector, test, layers=layers, multipliers=multipliers, n_nulls=0, nulls=nulls, progress=bar("measuring"),
+        **options,
+    )  # fmt: skip
     both_ways = _asked_twice(test)
     if both_ways is None:
         twice = items.iloc[:0]
     else:
         shown = bar("asking again of")
-        twice = sweep(model, vector, both_ways, layers=layers, multipliers=multipliers, progress=shown, **options)
+        twice = sweep(
+            model, vector, both_ways, layers=layers, multipliers=multipliers, n_nulls=0, progress=shown, **options
+        )
     halves, along = split_half(activations, seed=seed).iloc[0], separability(activations, held_out).iloc[0]
     reading = {
         "behavior": vector.name,

@@ -31,9 +31,6 @@ from caa_lens.vectors.vectors import SteeringVector, random_like
 if TYPE_CHECKING:
     import pandas as pd
 
-OWN = "own"
-"""What the column ``vector`` calls the vector that is tried; its nulls are ``random-0``, ``random-1`` and so on."""
-
 LEAST_QUESTIONS = 5
 """Of fewer, an interval over questions says too little."""
 
@@ -125,11 +122,11 @@ def attack(
     Every question is run once and continued in all ways.
 
     Returns:
-        A frame as `caa_lens.judging.answers.answers` returns it, with three more columns: ``vector`` (``own`` or
-        ``random-0`` and so on; the unsteered answers are the own vector's at multiplier 0), ``perplexity`` (under the
-        unsteered model, given the question; NaN for random vectors and empty answers) and ``degenerate``: whether the
-        answer is empty, ends in a loop (see `diversity`), or has more than `WORD_SALAD` times the median perplexity of
-        the behaviour's unsteered answers.
+        A frame as `caa_lens.judging.answers.answers` returns it, with more columns: ``vector`` (its name), ``kind``
+        (``vector`` or ``random``; the unsteered answers are the vector's at multiplier 0), ``draw`` (of a random one,
+        else -1), ``perplexity`` (under the unsteered model, given the question; NaN for random vectors and empty
+        answers) and ``degenerate``: whether the answer is empty, ends in a loop (see `diversity`), or has more than
+        `WORD_SALAD` times the median perplexity of the behaviour's unsteered answers.
 
     Raises:
         ValueError: Before the model runs: for too few questions, no multiplier but 0, repeated ones, no random vectors,
@@ -139,22 +136,24 @@ def attack(
     import pandas as pd
 
     scale = check_attack(prompts, multipliers, n_nulls)
-    tried = {OWN: vector} | {null.name: null[vector.layer] for null in random_like(vector.as_set(), n_nulls, seed)}
-    ways: dict[tuple[str, float], SteeringVector | None] = {(OWN, 0.0): None}
-    ways |= {(name, multiplier): each * multiplier for name, each in tried.items() for multiplier in scale}
+    nulls = random_like(vector.as_set(), n_nulls, seed)
+    tried = {-1: vector} | {draw: null[vector.layer] for draw, null in enumerate(nulls)}
+    ways: dict[tuple[int, float], SteeringVector | None] = {(-1, 0.0): None}
+    ways |= {(draw, multiplier): each * multiplier for draw, each in tried.items() for multiplier in scale}
     asked = [(behavior, place, text) for behavior, texts in prompts.items() for place, text in enumerate(texts)]
     form: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     bar = "answering" if progress else False
     questions = [text for _, _, text in asked]
     told = generate(model, questions, steer=ways, max_new_tokens=max_new_tokens, progress=bar, **form)
     rows: list[dict[str, Any]] = []
-    for (name, multiplier), texts in told.items():
+    for (draw, multiplier), texts in told.items():
+        named = {"vector": vector.name, "kind": "vector" if draw < 0 else "random", "draw": draw}
         for (behavior, place, question), text in zip(asked, texts, strict=True):
             cell = (behavior, vector.layer, multiplier, place, question, text)
-            rows.append(dict(zip(COLUMNS, (id_of((*cell, name)), *cell), strict=True)) | {"vector": name})
+            rows.append(dict(zip(COLUMNS, (id_of((*cell, draw)), *cell), strict=True)) | named)
     frame = pd.DataFrame(rows)
     frame["perplexity"] = float("nan")
-    own = frame["vector"] == OWN
+    own = frame["kind"] == "vector"
     pairs = list(zip(frame.loc[own, "question_text"], frame.loc[own, "text"], strict=True))
     frame.loc[own, "perplexity"] = perplexity(model, pairs, progress="reading" if progress else False, **form)
     usual = frame[own & (frame["multiplier"] == 0)].groupby("behavior")["perplexity"].median()
@@ -227,23 +226,23 @@ def tabulate(scored: pd.DataFrame, *, shows: float = SHOWS, n_bootstrap: int = 2
     import numpy as np
     import pandas as pd
 
-    check_answers(scored, more=("score", "vector", "degenerate"))
+    check_answers(scored, more=("score", "kind", "draw", "degenerate"))
     if len(layers := sorted(scored["layer"].unique().tolist())) > 1:
         raise ValueError(f"these are answers at the layers {layers}: give those of one attack at a time")
-    own = scored[scored["vector"] == OWN]
+    own = scored[scored["kind"] == "vector"]
     table = summarize_scores(own, n_bootstrap=n_bootstrap, seed=seed)
     rows: list[dict[str, Any]] = []
     for record in table.to_dict("records"):
         of_behavior = scored[scored["behavior"] == record["behavior"]]
-        base = of_behavior[(of_behavior["vector"] == OWN) & (of_behavior["multiplier"] == 0)].set_index("question")
+        base = of_behavior[(of_behavior["kind"] == "vector") & (of_behavior["multiplier"] == 0)].set_index("question")
         there = of_behavior[of_behavior["multiplier"] == record["multiplier"]]
         cell, nulls = (
-            there[is_own].set_index("question") for is_own in (there["vector"] == OWN, there["vector"] != OWN)
+            there[is_own].set_index("question") for is_own in (there["kind"] == "vector", there["kind"] != "vector")
         )
         row = {str(key): value for key, value in record.items()} | _share(cell["score"], shows)
         if record["multiplier"] == 0:
             row |= dict.fromkeys(("change", "change_low", "change_high"), np.nan)
-        moved = [(part["score"] - base["score"]).mean() for _, part in nulls.groupby("vector", sort=False)]
+        moved = [(part["score"] - base["score"]).mean() for _, part in nulls.groupby("draw", sort=False)]
         known = [float(each) for each in moved if each == each]
         row |= against_nulls(row["change"], known, tail="two-sided").columns("random", "outsizes")
         row["share_degenerate"], row["random_degenerate"] = cell["degenerate"].mean(), nulls["degenerate"].mean()

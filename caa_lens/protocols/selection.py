@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from caa_lens.datasets.contrast import Pairs, as_dataset, check_apart
-from caa_lens.evaluation.choices import summarize, summarize_each
+from caa_lens.evaluation.choices import sharing_nulls, summarize
 from caa_lens.evaluation.side_effects import at_equal_damage, side_effects
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
@@ -85,7 +85,7 @@ def damage(
     frame = side_effects(model, recipes, texts, batch_size=batch_size, progress=progress)
     means = {"kl": "kl_mean", **{name: name for name in ("nll_unsteered", "nll_steered", "top1_agreement")}}
     rows: list[dict[str, Any]] = []
-    for (_, part), (layer, multiplier) in zip(frame.groupby("recipe", sort=False), cells, strict=True):
+    for (_, part), (layer, multiplier) in zip(frame.groupby("vector", sort=False), cells, strict=True):
         row: dict[str, Any] = {"behavior": vectors.name, "layer": layer, "multiplier": multiplier}
         row |= {"n_tokens": int(part["n_tokens"].sum()), "kl_max": float(part["kl_max"].max())}
         row |= {name: float(np.average(part[old], weights=part["n_tokens"])) for name, old in means.items()}
@@ -244,10 +244,8 @@ def select(
         measured = damage(
             model, vectors, texts, layers=layers, multipliers=steps, batch_size=batch_size, progress=shown
         )
-    on_dev = summarize(
-        sweep(model, vectors, dev, layers=layers, multipliers=steps, progress=bar("choosing for"), **options),
-        n_bootstrap=1,
-    )
+    asked: dict[str, Any] = {"layers": layers, "multipliers": steps, "n_nulls": 0}
+    on_dev = summarize(sweep(model, vectors, dev, progress=bar("choosing for"), **asked, **options), n_bootstrap=1)
     chosen = choose(on_dev, sign=sign, min_mass=min_mass, max_kl=max_kl, damage=measured)
     [point] = chosen.values()
     frame = sweep(
@@ -317,33 +315,35 @@ def at_budget(
         named[first].require_same_shape(named[name])
     for pair in items[:1]:
         format_prompt(model, pair.prompt, pair.positive, prompt_format=prompt_format, system=system)
-    randoms = {null.name: null for null in random_like(named[first], n_nulls, seed)}
-    if both := sorted(set(named) & {*randoms, "behavior"}):
-        raise ValueError(f"vectors are named {brief(both)}, as a sweep names its own: give other names")
-    every = named | randoms
-    single = {f"{name} at layer {each.layer}": each for name, of_layers in every.items() for each in of_layers}
+    behavior = named[first].name
+    every = {(name, -1): each for name, each in named.items()}
+    every |= {(first, draw): null for draw, null in enumerate(random_like(named[first], n_nulls, seed))}
+    single = {f"{name}/{draw}/{each.layer}": each for (name, draw), of_layers in every.items() for each in of_layers}
     equal = at_equal_damage(
         model, single, texts, budget, sign=sign, quantile=quantile, largest=largest, tolerance=tolerance,
         batch_size=batch_size, progress=progress,
     )  # fmt: skip
-    equal["vector"] = [name for name, of_layers in every.items() for _ in of_layers]
+    equal["vector"] = [name for (name, _), of_layers in every.items() for _ in of_layers]
+    equal["draw"] = [draw for (_, draw), of_layers in every.items() for _ in of_layers]
     sizes = torch.from_numpy(equal["multiplier"].abs().fillna(0.0).to_numpy(copy=True)).view(len(every), -1, 1)
     scaled = {
-        name: replace(each, values=each.values * size, name=name, provenance=each.provenance.then("equal damage"))
-        for (name, each), size in zip(every.items(), sizes, strict=True)
+        key: replace(each, values=each.values * size, provenance=each.provenance.then("equal damage"))
+        for (key, each), size in zip(every.items(), sizes, strict=True)
     }
     frame = sweep(
-        model, replace(scaled[first], name=named[first].name), items,
-        nulls=[scaled[name] for name in (*others, *randoms)], multipliers=[float(sign)],
+        model, scaled[first, -1], items, multipliers=[float(sign)], n_nulls=0,
+        nulls={"random": [scaled[first, draw] for draw in range(n_nulls)]},
+        compared={name: scaled[name, -1] for name in others},
         prompt_format=prompt_format, system=system, batch_size=batch_size, progress=progress,
     )  # fmt: skip
-    beyond = equal[~equal["reached"] & equal["vector"].isin(randoms)]
-    lost = set(zip(beyond["vector"], beyond["layer"], strict=True))
-    frame = frame[[cell not in lost for cell in zip(frame["vector"], frame["layer"], strict=True)]]
-    effects = summarize_each(frame, {first: "behavior", **{name: name for name in others}}, seed=seed)
-    effects = effects.drop(columns="multiplier")
+    beyond = equal[~equal["reached"] & (equal["draw"] >= 0)]
+    lost = set(zip(beyond["draw"], beyond["layer"], strict=True))
+    frame = sharing_nulls(frame[[cell not in lost for cell in zip(frame["draw"], frame["layer"], strict=True)]])
+    effects = summarize(frame, seed=seed)
+    effects = effects[effects["multiplier"] != 0].drop(columns="multiplier")
+    effects["vector"] = effects["vector"].where(effects["vector"] != behavior, first)
     columns = ["vector", "layer", "multiplier", "added_norm", "kl", "kl_mean", "reached"]
-    table = equal[columns].merge(effects, on=["vector", "layer"])
+    table = equal.loc[equal["draw"] < 0, columns].merge(effects, on=["vector", "layer"])
     measured = [name for name in effects.columns if effects[name].dtype.kind == "f"]
     table.loc[~table["reached"], measured] = float("nan")
     return table[["behavior", *(name for name in table.columns if name != "behavior")]]

@@ -15,20 +15,19 @@ are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import torch
 
 from caa_lens.analysis import cosine
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset
-from caa_lens.evaluation.choices import summarize_each
+from caa_lens.evaluation.choices import sharing_nulls, summarize
 from caa_lens.extraction.extraction import extract_vectors
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
-from caa_lens.prompts import PromptForm, PromptFormat, PromptOptions, default_format, format_prompt
-from caa_lens.sweeps import sweep
+from caa_lens.prompts import PromptForm, PromptFormat, default_format, format_prompt
+from caa_lens.sweeps import Nulls, sweep
 from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors, describe_layers, random_like
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ class SweepOptions(TypedDict, total=False):
 
     layers: Sequence[int]
     multipliers: Sequence[float]
+    seed: int
     prompt_format: PromptFormat | None
     system: str | None
     batch_size: int | None
@@ -118,16 +118,15 @@ def across_layers(
     rows = {source: vectors[source] for source in sources}
     lengths = [vectors[target].norm() for target in targets] if norm == "target" else None
     ways = {str(source): _moved(row, targets, lengths) for source, row in rows.items()}
+    options: SweepOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options |= {"layers": targets, "multipliers": multipliers, "seed": seed, "progress": progress}
     if norm == "own":
-        nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
+        frame = _swept(model, ways, items, n_nulls, **options)
     else:
         nulls = random_like(next(iter(ways.values())), n_nulls, seed)  # of the same lengths for all of them
-    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    frame, names = _swept(
-        model, ways, items, nulls, layers=targets, multipliers=multipliers, progress=progress, **options
-    )
-    table = summarize_each(frame, names, seed=seed).rename(columns={"vector": "made_at", "layer": "used_at"})
-    table["made_at"] = table["made_at"].astype(int)
+        frame = sharing_nulls(_swept(model, ways, items, 0, {"random": nulls}, **options))
+    table = _summarized(frame, seed).rename(columns={"vector": "made_at", "layer": "used_at"})
+    table["made_at"] = table["made_at"].map({str(source): source for source in sources})
     cells = list(zip(table["made_at"], table["used_at"], strict=True))
     alike = {
         (source, target): float(vectors[target].cosine(rows[source].values)) if target in vectors.layers else np.nan
@@ -198,10 +197,9 @@ def across_models(
     ways = {name: _picked(each, used, lengths) for name, each in sets.items()}
     own = next(iter(ways.values()))
     alike = {name: dict(zip(used, cosine(own, way).tolist(), strict=True)) for name, way in ways.items()}
-    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
-    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    frame, names = _swept(model, ways, items, nulls, layers=used, multipliers=multipliers, progress=progress, **options)
-    table = summarize_each(frame, names, seed=seed)
+    options: SweepOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options |= {"layers": used, "multipliers": multipliers, "seed": seed, "progress": progress}
+    table = _summarized(_swept(model, ways, items, n_nulls, **options), seed)
     cells = list(zip(table["vector"], table["layer"], strict=True))
     table["made_on"] = [sets[name].provenance.model for name, _ in cells]
     table["cosine"] = [alike[name][layer] for name, layer in cells]
@@ -263,10 +261,13 @@ def across_prompts(
     train, test = as_dataset(train), as_dataset(test)
     if not formats and not systems:
         raise ValueError("nothing varies: give formats=('chat', 'plain') or systems=SYSTEM_PROMPTS, or both")
-    settings: dict[str, PromptForm] = {
-        f"{kind} / {name}": {"prompt_format": kind, "system": text}
+    prompts: dict[str, tuple[PromptFormat, str, str | None]] = {
+        f"{kind} / {name}": (kind, name, text)
         for kind in (formats or (default_format(model),))
         for name, text in (systems or {"none": None}).items()
+    }
+    settings: dict[str, PromptForm] = {
+        name: {"prompt_format": kind, "system": text} for name, (kind, _, text) in prompts.items()
     }
     for setting in settings.values():
         for pair in (*train[:1], *test[:1]):
@@ -277,15 +278,15 @@ def across_prompts(
         )
         for name, form in settings.items()
     }
-    nulls = [null for name, way in ways.items() for null in _random_of(name, way, n_nulls, seed)]
     tables: list[pd.DataFrame] = []
     changes: dict[tuple[str, str], pd.DataFrame] = {}
     for used, setting in settings.items():
-        frame, names = _swept(
-            model, ways, test, nulls, multipliers=multipliers, batch_size=batch_size, progress=progress, **setting
-        )
-        tables.append(summarize_each(frame, names, seed=seed).assign(used=used))
-        changes |= {(made, used): _changes(frame, in_frame) for made, in_frame in names.items()}
+        frame = _swept(
+            model, ways, test, n_nulls, multipliers=multipliers, seed=seed, batch_size=batch_size,
+            progress=progress, **setting,
+        )  # fmt: skip
+        tables.append(_summarized(frame, seed).assign(used=used))
+        changes |= {(made, used): _changes(frame, made) for made in ways}
     table = pd.concat(tables, ignore_index=True)
     cells = zip(table["vector"], table["used"], table["layer"], table["multiplier"], strict=True)
     table["item_correlation"] = [
@@ -293,7 +294,9 @@ def across_prompts(
         for made, used, layer, step in cells
     ]
     for role, column in (("made", "vector"), ("used", "used")):
-        table[[f"{role}_format", f"{role}_system"]] = table.pop(column).str.split(" / ", n=1, expand=True)
+        names = table.pop(column)
+        table[f"{role}_format"] = [prompts[name][0] for name in names]
+        table[f"{role}_system"] = [prompts[name][1] for name in names]
     roles = ["made_format", "made_system", "used_format", "used_system"]
     return _in_order(table, ["behavior", *roles, "layer", "multiplier"])
 
@@ -327,30 +330,32 @@ def _picked(vectors: SteeringVectors, layers: Sequence[int], lengths: Sequence[f
     return SteeringVectors(torch.stack([row.values for row in rows]), tuple(layers), made, vectors.name)
 
 
-def _random_of(name: str, way: SteeringVectors, n: int, seed: int) -> list[SteeringVectors]:
-    """Random vectors under names by which `summarize_each` knows whose nulls they are."""
-    return [replace(null, name=f"{name}: {null.name}") for null in random_like(way, n, seed)]
-
-
 def _swept(
     model: HookedModel,
     ways: Mapping[str, SteeringVectors],
     items: ContrastDataset,
-    nulls: Sequence[SteeringVectors],
+    n_nulls: int,
+    nulls: Nulls | None = None,
     **options: Unpack[SweepOptions],
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """One sweep of all these vectors, each prompt run once: its frame, and the name that each vector has there."""
+) -> pd.DataFrame:
+    """One sweep of all these vectors, each prompt run once, under their names; the unsteered rows are the first's."""
     first, *others = ways
-    names = {first: "behavior", **{name: f"from {name}" for name in others}}
-    beside = [replace(ways[name], name=names[name]) for name in others]
-    return sweep(model, ways[first], items, nulls=[*beside, *nulls], **options), names
+    compared = {name: ways[name] for name in others}
+    frame = sweep(model, ways[first], items, n_nulls=n_nulls, nulls=nulls, compared=compared, **options)
+    return frame.assign(vector=frame["vector"].where(frame["vector"] != frame["behavior"], first))
+
+
+def _summarized(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """What `summarize` says of the steered cells."""
+    table = summarize(frame, seed=seed)
+    return table[table["multiplier"] != 0].reset_index(drop=True)
 
 
 def _changes(frame: pd.DataFrame, vector: str) -> pd.DataFrame:
     """The change of each item's log odds, items x (layer, multiplier), from the unsteered model's."""
     odds = frame.assign(odds=frame["logp_matching"] - frame["logp_other"])
-    unsteered = odds[(odds["vector"] == "behavior") & (odds["multiplier"] == 0)].drop_duplicates("item")
-    steered = odds[(odds["vector"] == vector) & (odds["multiplier"] != 0)]
+    unsteered = odds[(odds["kind"] == "vector") & (odds["multiplier"] == 0)].drop_duplicates("item")
+    steered = odds[(odds["vector"] == vector) & (odds["draw"] < 0) & (odds["multiplier"] != 0)]
     table = steered.pivot(index="item", columns=["layer", "multiplier"], values="odds")
     return table.sub(unsteered.set_index("item")["odds"], axis=0)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from caa_lens import analysis
 from caa_lens.datasets.texts import load_texts
-from caa_lens.evaluation.choices import choose_layer, summarize
+from caa_lens.evaluation.choices import choose_layer, choose_layers, summarize
 from caa_lens.extraction.extraction import extract_vectors
 from caa_lens.models.adapters import HookedModel, adapt
 from caa_lens.models.loading import load_model, model_info
@@ -142,6 +142,7 @@ def _dev(run: Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.Dat
                 {name: vectors[name]},
                 {name: run.data[name].dev},
                 multipliers=run.settings.multipliers,
+                n_nulls=0,
                 seed=run.settings.seed,
                 prompt_format=run.settings.prompt_format,
                 system=run.settings.system,
@@ -161,8 +162,8 @@ def _choose(run: Run, dev_summary: pd.DataFrame) -> tuple[dict[str, int], int]:
 
     def choose() -> dict[str, Any]:
         pooled = dev_summary.groupby(["layer", "multiplier"], as_index=False)[["effect", "effect_balanced"]].mean()
-        common = choose_layer(pooled.assign(behavior="all"))["all"]
-        return {"chosen_on": "dev", "behaviors": choose_layer(dev_summary), "common": common}
+        common = choose_layer(pooled.assign(behavior="all"))
+        return {"chosen_on": "dev", "behaviors": choose_layers(dev_summary), "common": common}
 
     chosen = run_folder.document(run.path / LAYERS_FILE, choose)
     return dict(chosen["behaviors"]), int(chosen["common"])

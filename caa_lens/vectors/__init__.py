@@ -7,4 +7,5 @@ in `caa_lens.interventions`.
 from caa_lens.vectors.provenance import Provenance as Provenance
 from caa_lens.vectors.vectors import SteeringVector as SteeringVector
 from caa_lens.vectors.vectors import SteeringVectors as SteeringVectors
+from caa_lens.vectors.vectors import as_vectors as as_vectors
 from caa_lens.vectors.vectors import random_like as random_like

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from jaxtyping import Float
@@ -292,12 +292,29 @@ class SteeringVectors(_Linear):
 
 
 Vectors = SteeringVector | SteeringVectors
-"""Whatever takes vectors takes one vector too, as a set of one layer."""
+"""One layer's vector, or a set of layers."""
 
 
-def as_vectors(vectors: Vectors) -> SteeringVectors:
-    """A set as it is, and one vector as a set of one layer."""
-    return vectors.as_set() if isinstance(vectors, SteeringVector) else vectors
+@overload
+def as_vectors(vectors: Vectors) -> SteeringVectors: ...
+@overload
+def as_vectors(vectors: Vectors | Mapping[str, Vectors]) -> SteeringVectors | dict[str, SteeringVectors]: ...
+def as_vectors(vectors: Vectors | Mapping[str, Vectors]) -> SteeringVectors | dict[str, SteeringVectors]:
+    """A single vector as a set of one layer, and a set as it is; of a mapping, each of them under its name.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(vectors, SteeringVector):
+        return vectors.as_set()
+    if isinstance(vectors, SteeringVectors):
+        return vectors
+    if isinstance(vectors, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return {name: as_vectors(each) for name, each in vectors.items()}
+    raise TypeError(
+        f"{type(vectors).__name__} {brief(vectors)} is no vector: give a SteeringVector, SteeringVectors, or a "
+        "mapping of names to these"
+    )
 
 
 def mean_norm_across(vectors: Mapping[str, Vectors]) -> dict[str, SteeringVectors]:

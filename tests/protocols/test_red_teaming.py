@@ -331,7 +331,7 @@ def test_the_command_gives_the_same_table_and_shows_what_broke(
     pd.testing.assert_frame_equal(pd.read_parquet(table), attacked)
     assert "sycophancy at +1: " in told and "sycophancy at -1: " in told and "refusal at" not in told
     row = breaks(attacked).iloc[0]
-    assert f"  steered:   {row['steered'].strip()}" in told
+    assert f"  steered:   {row['steered_text'].strip()}" in told
     assert len(read_answers(every)) == 16 * (1 + 2 * 9) and "score" in read_answers(every)
     assert (tmp_path / "t.cache.jsonl").is_file()
 

@@ -80,7 +80,7 @@ def baselines(
     vectors = extract_vectors(loaded, train, layers=wanted if layer is None else [layer], **made)
     if layer is None:
         on_dev = sweep(loaded, vectors, dev, multipliers=steps, n_nulls=0, **running)
-        layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))[vectors.name]
+        layer = choose_layer(summarize(on_dev, n_bootstrap=1, seed=seed))
     keywords: Any = {"baselines": tuple(baselines.split(",")), "method": finetuning, **running}
     if positive_prompt is not None:
         keywords["prompts"] = (positive_prompt, negative_prompt)

@@ -78,7 +78,6 @@ def side_effects(
         flat = {f"{name} at layer {layer}": each for (name, layer), each in single.items()}
         table = at_equal_damage(loaded, flat, running, budget, sign=sign, quantile=quantile, **shared)
         table["name"] = [name for name, _ in single]
-        table = table.rename(columns={"name": "vector"})
     else:
         form: Any = {"prompt_format": prompt_format, "system": system, "n_nulls": nulls, "seed": seed}
         table = at_budget(loaded, named, items, running, budget, sign=sign, quantile=quantile, **form, **shared)

@@ -3,7 +3,7 @@
 ActAdd (Turner et al., arXiv 2308.10248) adds the difference of two prompts to the first tokens of another. Any matrix
 of that size changes what a model says, so nothing here is given without its controls: *random* additions, and
 *nonsense* ones made from random tokens in the way of real ones, both with the norm of the addition at each position.
-Every evaluation returns a frame with the ways ``unsteered``, ``steered``, ``random-0``, ``nonsense-0`` and so on, and
+Every evaluation returns a frame with rows of the kinds ``unsteered``, ``vector``, ``random`` and ``nonsense``, and
 `beside_controls` makes of any of them the effect, its interval, and the range of the controls.
 
     love = addition(model, "Love", "Hate", layer=6, coefficient=5)

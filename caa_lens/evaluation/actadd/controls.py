@@ -26,8 +26,8 @@ from caa_lens.vectors.provenance import seeded_generator
 Additions = PromptAddition | Sequence[PromptAddition]
 """One addition, or several that are made at once."""
 
-Ways = dict[str, tuple[PromptAddition, ...]]
-"""What is added under each name; nothing under ``unsteered``."""
+Ways = dict[tuple[str, int], tuple[PromptAddition, ...]]
+"""What is added, by kind and draw: nothing under ``("unsteered", -1)``, the additions under ``("vector", -1)``."""
 
 KINDS = ("random", "nonsense")
 
@@ -88,7 +88,7 @@ def nonsense(model: HookedModel, addition: PromptAddition, n: int, *, seed: int 
 
 
 def with_controls(model: HookedModel, additions: Additions, *, n_nulls: int = 20, seed: int = 0) -> Ways:
-    """``unsteered``, ``steered``, and so many controls of each kind, by name, for `generate` and `side_effects`.
+    """Nothing, the additions, and so many controls of each kind, by kind and draw, for `generate`.
 
     Of several additions each has a control of its own in each way.
 
@@ -107,12 +107,16 @@ def with_controls(model: HookedModel, additions: Additions, *, n_nulls: int = 20
         "random": [random_like(part, n_nulls, seed) for part in parts],
         "nonsense": [nonsense(model, part, n_nulls, seed=seed) for part in parts],
     }
-    named = {
-        f"{kind}-{index}": tuple(of_part[index] for of_part in drawn[kind])
-        for kind in KINDS
-        for index in range(n_nulls)
+    controls = {
+        (kind, draw): tuple(of_part[draw] for of_part in drawn[kind]) for kind in KINDS for draw in range(n_nulls)
     }
-    return {"unsteered": (), "steered": parts, **named}
+    return {("unsteered", -1): (), ("vector", -1): parts, **controls}
+
+
+def named_way(parts: Sequence[PromptAddition], kind: str, draw: int) -> dict[str, Any]:
+    """The columns of a frame that say what was added: ``vector``, ``kind`` and ``draw``."""
+    name = kind if kind == "unsteered" else " + ".join(part.name for part in parts)
+    return {"vector": name, "kind": kind, "draw": draw}
 
 
 def check_additions(adapter: Adapter, additions: Additions, n_nulls: int | None) -> tuple[PromptAddition, ...]:

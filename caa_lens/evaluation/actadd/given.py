@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caa_lens.evaluation.actadd.controls import Additions, check_additions, with_controls
+from caa_lens.evaluation.actadd.controls import Additions, check_additions, named_way, with_controls
 from caa_lens.evaluation.side_effects import side_effects
 from caa_lens.models.adapters import HookedModel, adapt
 
@@ -49,10 +49,11 @@ def perplexity_ratio(
         progress: Show progress bars.
 
     Returns:
-        One row for each way x text, with ``way``, ``kind`` (``related`` or ``unrelated``), ``item`` (the text's place
-        in its list), ``n_tokens`` (counted), ``nll_unsteered`` and ``nll_steered`` (mean negative log-likelihoods of
-        these, in nats), ``ratio`` (of the perplexities: below 1 where the text became more probable) and ``kl`` (mean,
-        in nats). `beside_controls` takes it with ``"ratio"`` or ``"kl"``.
+        One row for each way x text, with ``vector`` (the additions' name), ``kind`` (``vector``, ``unsteered``,
+        ``random`` or ``nonsense``), ``draw`` (of a control, else -1), ``text_kind`` (``related`` or ``unrelated``),
+        ``item`` (the text's place in its list), ``n_tokens`` (counted), ``nll_unsteered`` and ``nll_steered`` (mean
+        negative log-likelihoods of these, in nats), ``ratio`` (of the perplexities: below 1 where the text became more
+        probable) and ``kl`` (mean, in nats). `beside_controls` takes it with ``"ratio"`` or ``"kl"``.
 
     Raises:
         TypeError: If texts are one string, and as `with_controls`.
@@ -78,14 +79,17 @@ def perplexity_ratio(
         return side_effects(model, ways, every, batch_size=batch_size, progress=stage if progress else False)
 
     # Its own check of texts and additions comes first, before controls are read from the model.
-    found = measure({"unsteered": None, "steered": parts}, "steered")
+    found = measure({"0": None, "1": parts}, "steered")
     ways = with_controls(model, additions, n_nulls=n_nulls, seed=seed)
-    found = pd.concat([found, measure({name: ways[name] for name in list(ways)[2:]}, "controls")], ignore_index=True)
+    controls = {str(place): way for place, way in enumerate(ways.values()) if place > 1}
+    found = pd.concat([found, measure(dict(controls), "controls")], ignore_index=True)
+    named = dict(zip(map(str, range(len(ways))), (named_way(parts, *way) for way in ways), strict=True))
+    place = found["vector"]
     is_related = found["text"] < len(related)
     return pd.DataFrame(
         {
-            "way": found["recipe"],
-            "kind": np.where(is_related, "related", "unrelated"),
+            **{column: [named[each][column] for each in place] for column in ("vector", "kind", "draw")},
+            "text_kind": np.where(is_related, "related", "unrelated"),
             "item": np.where(is_related, found["text"], found["text"] - len(related)),
             "n_tokens": found["n_tokens"],
             "nll_unsteered": found["nll_unsteered"],

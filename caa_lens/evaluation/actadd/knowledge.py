@@ -20,7 +20,7 @@ from caa_lens.engine.branching import check_batch_size, check_context
 from caa_lens.engine.decoding import decoding
 from caa_lens.engine.edits import PromptEdit
 from caa_lens.engine.memory import rows_at_once
-from caa_lens.evaluation.actadd.controls import Additions, Ways, check_additions, with_controls
+from caa_lens.evaluation.actadd.controls import Additions, Ways, check_additions, named_way, with_controls
 from caa_lens.models.adapters import Adapter, HookedModel, adapt
 from caa_lens.prompts import PromptForm, PromptFormat, format_prompt
 
@@ -100,10 +100,11 @@ def knowledge_kept(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each way x fact x K, with ``way``, ``item`` (the fact's place), ``k``, ``rank`` (so many tokens are
-        as likely as the answer, itself included, or likelier: 1 is the likeliest), ``logp`` (of the answer, in nats)
-        and ``hit`` (1 where the rank is K or better, else 0). `beside_controls` takes it with ``"hit"``, whose means
-        are P@K.
+        One row for each way x fact x K, with ``vector`` (the additions' name), ``kind`` (``vector``, ``unsteered``,
+        ``random`` or ``nonsense``), ``draw`` (of a control, else -1), ``item`` (the fact's place), ``k``, ``rank`` (so
+        many tokens are as likely as the answer, itself included, or likelier: 1 is the likeliest), ``logp`` (of the
+        answer, in nats) and ``hit`` (1 where the rank is K or better, else 0). `beside_controls` takes it with
+        ``"hit"``, whose means are P@K.
 
     Raises:
         TypeError: As `with_controls`.
@@ -136,7 +137,7 @@ def knowledge_kept(
     with tqdm(total=len(ways) * len(asked), desc=name, unit="fact", disable=not progress) as bar:
         found = _ranks(adapter, asked, ways, batch_size, bar)
     rows = [
-        {"way": way, "item": item, "k": each, "rank": rank, "logp": logp, "hit": float(rank <= each)}
+        {**named_way(parts, *way), "item": item, "k": each, "rank": rank, "logp": logp, "hit": float(rank <= each)}
         for way in ways
         for item, (rank, logp) in enumerate(found[way, item] for item in range(len(asked)))
         for each in k
@@ -177,8 +178,9 @@ def word_odds(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each way x prompt, with ``way``, ``item`` (the prompt's place), ``logp``, ``logp_other`` (in nats)
-        and ``odds``, their difference: log odds of the two. `beside_controls` takes it with ``"odds"``.
+        One row for each way x prompt, with ``vector``, ``kind`` and ``draw`` as `knowledge_kept` has them, ``item``
+        (the prompt's place), ``logp``, ``logp_other`` (in nats) and ``log_odds``, their difference. `beside_controls`
+        takes it with ``"log_odds"``.
 
     Raises:
         TypeError: If ``prompts`` is one string, and as `with_controls`.
@@ -204,9 +206,9 @@ def word_odds(
         model, additions, facts, k=(1,), n_nulls=n_nulls, seed=seed, batch_size=batch_size, progress=progress, **form
     )
     one, two = frame[frame["item"] < len(prompts)], frame[frame["item"] >= len(prompts)]
-    found = one[["way", "item", "logp"]].reset_index(drop=True)
+    found = one[["vector", "kind", "draw", "item", "logp"]].reset_index(drop=True)
     found["logp_other"] = two["logp"].to_numpy()
-    return found.assign(odds=found["logp"] - found["logp_other"])
+    return found.assign(log_odds=found["logp"] - found["logp_other"])
 
 
 def _ranks(
@@ -215,7 +217,7 @@ def _ranks(
     ways: Ways,
     batch_size: int | None,
     bar: tqdm[Any],
-) -> dict[tuple[str, int], tuple[int, float]]:
+) -> dict[tuple[tuple[str, int], int], tuple[int, float]]:
     """Rank and log-probability of each answer's token, by way and fact."""
     deltas = {way: [(part, part.delta) for part in ways[way]] for way in ways}
     answers: dict[tuple[int, ...], list[int]] = {}  # a text that has several answers is run once
@@ -223,7 +225,7 @@ def _ranks(
         answers.setdefault(ids, []).append(item)
     rows = [(ids, way) for ids in sorted(answers, key=len, reverse=True) for way in ways]
     size = batch_size or rows_at_once(adapter, len(rows[0][0]))
-    found: dict[tuple[str, int], tuple[int, float]] = {}
+    found: dict[tuple[tuple[str, int], int], tuple[int, float]] = {}
     for at in range(0, len(rows), size):
         batch = rows[at : at + size]
         added = [

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-GROUPS = ("layer", "at", "coefficient", "kind", "k")
+GROUPS = ("layer", "at", "coefficient", "text_kind", "k")
 """Columns that tell apart what is summarized row by row, where a frame has them."""
 
-_NUMBERS = ("ratio", "kl", "loss", "logp", "odds")
+_NUMBERS = ("ratio", "kl", "loss", "logp", "log_odds")
 """Values that are no yes and no, also where all are 0 or 1: without an addition every ratio is 1 and every KL 0."""
 
 
@@ -51,7 +51,7 @@ def beside_controls(frame: pd.DataFrame, value: str, *, n_bootstrap: int = 2000,
     """
     import pandas as pd
 
-    if missing := sorted({"way", "item", value} - set(frame.columns)):
+    if missing := sorted({"kind", "draw", "item", value} - set(frame.columns)):
         raise ValueError(
             f"the frame lacks the columns {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}"
         )
@@ -61,7 +61,7 @@ def beside_controls(frame: pd.DataFrame, value: str, *, n_bootstrap: int = 2000,
     parts: Any = frame.groupby(groups, sort=False) if groups else [((), frame)]
     for key, part in parts:
         held = dict(zip(groups, cast("tuple[Any, ...]", key), strict=True))
-        table = part.pivot_table(index="item", columns="way", values=value, aggfunc="mean", dropna=False)
+        table = part.pivot_table(index="item", columns=["kind", "draw"], values=value, aggfunc="mean", dropna=False)
         rows.append(held | _compared(table, yes_or_no, n_bootstrap, seed))
     return pd.DataFrame(rows)
 
@@ -70,20 +70,22 @@ def _compared(table: pd.DataFrame, yes_or_no: bool, n_bootstrap: int, seed: int)
     """One row's numbers, of a table of items by ways."""
     import numpy as np
 
-    of_kind = {kind: [way for way in table.columns if str(way).startswith(f"{kind}-")] for kind in KINDS}
-    if not {"unsteered", "steered"} <= set(table.columns) or not all(of_kind.values()):
+    kinds = list(dict.fromkeys(table.columns.get_level_values("kind")))
+    if missing := [kind for kind in ("unsteered", "vector", *KINDS) if kind not in kinds]:
         raise ValueError(
-            f"the frame has the ways {', '.join(map(str, table.columns[:8]))}: it needs unsteered, steered, and "
-            f"controls of both kinds ({', '.join(f'{kind}-0' for kind in KINDS)}), without which no effect is given"
+            f"the frame has rows of the kinds {', '.join(kinds)}, and none of {', '.join(missing)}: it needs the "
+            f"unsteered model, the addition, and controls of both kinds ({', '.join(KINDS)}), without which no effect "
+            "is given"
         )
-    both = table[["unsteered", "steered"]].dropna()
-    before, after = both["unsteered"].to_numpy(), both["steered"].to_numpy()
+    unsteered, steered = table["unsteered", -1], table["vector", -1]
+    there = unsteered.notna() & steered.notna()
+    before, after = unsteered[there].to_numpy(), steered[there].to_numpy()
     yes_or_no = yes_or_no and set(np.unique([before, after])) <= {0.0, 1.0}  # means of several samples are neither
-    found: dict[str, Any] = {"n_items": len(both)}
+    found: dict[str, Any] = {"n_items": len(before)}
     found |= _effect(before, after, yes_or_no, n_bootstrap, seed)
-    for kind, ways in of_kind.items():
-        moved = [(table[way] - table["unsteered"]).mean() for way in ways]
-        known = [float(each) for each in moved if each == each]
+    for kind in KINDS:
+        moved: Any = table[kind].sub(unsteered, axis=0).mean()
+        known: list[float] = moved.dropna().tolist()
         found[f"{kind}_mean"] = mean_of(known)
         found |= against_nulls(found["effect"], known, tail=direction(found["effect"])).columns(kind, "beyond")
     return found

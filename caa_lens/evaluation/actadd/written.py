@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from caa_lens.engine.branching import check_context
-from caa_lens.evaluation.actadd.controls import Additions, check_additions, with_controls
+from caa_lens.evaluation.actadd.controls import Additions, check_additions, named_way, with_controls
 from caa_lens.evaluation.fluency import perplexity
 from caa_lens.interventions.interventions import Recipe
 from caa_lens.models.adapters import HookedModel, adapt
@@ -70,8 +70,10 @@ def continuations(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each way x prompt x sample, with ``way``, ``item`` (what is resampled for intervals: the prompt's
-        place, or the sample's where there is one prompt), ``sample``, ``prompt`` and ``text`` (what was written).
+        One row for each way x prompt x sample, with ``vector`` (the additions' name), ``kind`` (``vector``,
+        ``unsteered``, ``random`` or ``nonsense``), ``draw`` (of a control, else -1), ``item`` (what is resampled for
+        intervals: the prompt's place, or the sample's where there is one prompt), ``sample``, ``prompt`` and ``text``
+        (what was written).
 
     Raises:
         TypeError: If ``prompts`` is one string, and as `with_controls`.
@@ -96,7 +98,7 @@ def continuations(
     form: PromptForm = {"prompt_format": prompt_format, "system": system}
     settings = cast("_Sampling", dict(sampling))
 
-    def write(prompts: Sequence[str], steer: Mapping[str, Recipe | None], progress: bool | str) -> dict[str, list[str]]:
+    def write(prompts: Sequence[str], steer: Mapping[Any, Recipe | None], progress: bool | str) -> dict[Any, list[str]]:
         return generate(
             model, prompts, steer=steer, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size,
             progress=progress, **form, **settings,
@@ -113,7 +115,7 @@ def continuations(
     told = write(asked, {way: ways[way] or None for way in ways}, progress)
     rows = [
         {
-            "way": way,
+            **named_way(parts, *way),
             "item": place // n_samples if len(prompts) > 1 else place,
             "sample": place % n_samples,
             "prompt": asked[place],
@@ -216,6 +218,6 @@ def completion_loss(
 
 
 def _texts(written: pd.DataFrame) -> list[str]:
-    if missing := sorted({"way", "item", "prompt", "text"} - set(written.columns)):
+    if missing := sorted({"kind", "draw", "item", "prompt", "text"} - set(written.columns)):
         raise ValueError(f"the frame lacks the columns {', '.join(missing)}: give what continuations() returns")
     return [str(text) for text in written["text"]]

@@ -274,7 +274,7 @@ def _table(frames: Mapping[tuple[str, str], pd.DataFrame], seed: int) -> pd.Data
         for multiplier in sorted(frame["multiplier"].unique()):
             own, start = _cell(frame, multiplier), _cell(frame, 0.0)
             towards = math.copysign(1.0, multiplier) if multiplier else -1.0 if direction == "negative" else 1.0
-            nulls = frame[(frame["multiplier"] == multiplier) & (frame["vector"] != "behavior")]
+            nulls = frame[(frame["multiplier"] == multiplier) & (frame["kind"] != "vector")]
             share = _change(own, unsteered.assign(p_matching=0.0), 1.0, seed)
             moved = _change(own, unsteered, towards, seed, nulls)
             alone = control is not None and multiplier == 0
@@ -299,7 +299,7 @@ _NULLS = ("n_random", "random_low", "random_high", "beats_random")
 
 
 def _cell(frame: pd.DataFrame, multiplier: float) -> pd.DataFrame:
-    return frame[(frame["multiplier"] == multiplier) & (frame["vector"] == "behavior")]
+    return frame[(frame["multiplier"] == multiplier) & (frame["kind"] == "vector")]
 
 
 def _change(

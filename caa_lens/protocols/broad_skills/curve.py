@@ -61,9 +61,9 @@ def skill_curve(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each vector x coefficient x kind x document, with ``vector`` (``"skill"``, or ``"permuted-0"`` and
-        so on, which have no rows at 0), ``layer``, ``coefficient``, ``kind`` (``target`` or ``other``), ``document``
-        (its place), ``n_tokens`` (counted) and ``n_correct``.
+        One row for each draw x coefficient x kind of text x document, with ``vector`` (its name), ``kind`` (``vector``,
+        or ``permuted``, which has no rows at 0), ``draw`` (of a permuted one, else -1), ``layer``, ``coefficient``,
+        ``text_kind`` (``target`` or ``other``), ``document`` (its place), ``n_tokens`` (counted) and ``n_correct``.
 
     Raises:
         TypeError: If documents are one string.
@@ -82,36 +82,35 @@ def skill_curve(
         kind: [text.ids for text in documents_of(adapter, side, kind, max_tokens)]
         for kind, side in zip(KINDS, (target, other), strict=True)
     }
-    every = {"skill": vector} | {
-        null.name: null[vector.layer] for null in null_vectors(vector.as_set(), n_nulls, kind="permuted", seed=seed)
-    }
+    nulls = null_vectors(vector.as_set(), n_nulls, kind="permuted", seed=seed)
+    every = {-1: vector} | {draw: null[vector.layer] for draw, null in enumerate(nulls)}
     rows: list[dict[str, Any]] = []
     shown = progress if isinstance(progress, str) else "steering"
     with tqdm(desc=shown, unit="pass", disable=not progress) as bar:
 
-        def measure(name: str, coefficient: float) -> float:
+        def measure(draw: int, coefficient: float) -> float:
             """Note both kinds' documents, and give the accuracy on the other text."""
-            part = Intervention(every[name], coefficient)
+            part = Intervention(every[draw], coefficient)
             for kind, side in texts.items():
                 correct = _correct(adapter, part, side, batch_size)
                 bar.update(1)
                 for document, (ids, right) in enumerate(zip(side, correct, strict=True)):
-                    row: dict[str, Any] = {"vector": name, "layer": vector.layer, "coefficient": coefficient}
-                    row |= {"kind": kind, "document": document, "n_tokens": len(ids) - 1, "n_correct": right}
+                    row: dict[str, Any] = {"vector": vector.name, "kind": "vector" if draw < 0 else "permuted"}
+                    row |= {"draw": draw, "layer": vector.layer, "coefficient": coefficient, "text_kind": kind}
+                    row |= {"document": document, "n_tokens": len(ids) - 1, "n_correct": right}
                     rows.append(row)
             of_other = rows[-len(texts["other"]) :]
             return sum(row["n_correct"] for row in of_other) / sum(row["n_tokens"] for row in of_other)
 
-        unsteered = measure("skill", 0.0)
+        unsteered = measure(-1, 0.0)
         for side in (-1, 1):
             for coefficient in sorted((step for step in steps if step * side > 0), key=abs):
-                accuracy = measure("skill", coefficient)
-                for name in every:
-                    if name != "skill":
-                        measure(name, coefficient)
+                accuracy = measure(-1, coefficient)
+                for draw in range(n_nulls):
+                    measure(draw, coefficient)
                 if accuracy < keep * unsteered:
                     break
-    return pd.DataFrame(rows).sort_values(["vector", "coefficient", "kind", "document"], ignore_index=True)
+    return pd.DataFrame(rows).sort_values(["draw", "coefficient", "text_kind", "document"], ignore_index=True)
 
 
 def check_curve(coefficients: Sequence[float], n_nulls: int, keep: float) -> list[float]:

@@ -8,13 +8,13 @@ answers with something else, and the share of one answer among the two still loo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
 
 from caa_lens.datasets.contrast import Pairs, as_dataset
-from caa_lens.engine.branching import branch_logits
+from caa_lens.engine.branching import branch_answers
 from caa_lens.engine.packing import Branch
 from caa_lens.evaluation.statistics import Resampled, resampled
 from caa_lens.interventions.interventions import Recipe
@@ -26,12 +26,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNSTEERED = "unsteered"
-_NEEDED = ("behavior", "way", "item", "letter", "p_matching", "log_odds", "mass", "outside")
+_NEEDED = ("behavior", "vector", "kind", "draw", "item", "letter", "p_matching", "log_odds", "mass", "outside")
+
+
+class Way(NamedTuple):
+    """One way of steering, as a frame names it: whose vector, what it is there for, and which null of its kind."""
+
+    vector: str
+    kind: str = "vector"
+    draw: int = -1
+
+
+NO_WAY = Way(UNSTEERED, UNSTEERED)
 
 
 def ask(
     model: HookedModel,
-    ways: Mapping[str, Recipe | None],
+    vectors: Mapping[str, Recipe | None] | Mapping[Way, Recipe | None],
     items: Pairs,
     *,
     prompt_format: PromptFormat | None = None,
@@ -46,7 +57,7 @@ def ask(
 
     Args:
         model: A TransformerBridge or a HookedTransformer.
-        ways: What is added, by name. The unsteered model is asked too, under the name ``unsteered``.
+        vectors: What is added, by name (or by `Way`). The unsteered model is asked too, under the name ``unsteered``.
         items: The questions.
         prompt_format: See `format_prompt`.
         system: A system prompt for every item.
@@ -54,14 +65,15 @@ def ask(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each way x item, with ``behavior`` (the items' name, without the name of a split), ``way``,
-        ``item``, ``letter`` (of the matching answer; None where answers are no letters), ``log_odds`` (natural
-        logarithm of p(matching) / p(other): the logit difference), ``p_matching`` (of the two), ``mass`` (the sum of
-        both probabilities over the whole vocabulary) and ``outside`` (whether the likeliest next token is neither
-        answer's). Where logits overflow, the numbers are NaN and ``outside`` is true.
+        One row for each vector x item, with ``behavior`` (the items' name, without the name of a split), ``vector``,
+        ``kind`` (``vector``, ``unsteered``, or that of a `Way`), ``draw``, ``item``, ``letter`` (of the matching
+        answer; None where answers are no letters), ``log_odds`` (the logit difference: natural logarithm of p(matching)
+        / p(other)), ``p_matching`` (of the two), ``mass`` (the sum of both probabilities over the whole vocabulary) and
+        ``outside`` (whether the likeliest next token is neither answer's). Where logits overflow, the numbers are NaN
+        and ``outside`` is true.
 
     Raises:
-        ValueError: Before the model runs: for no items, a way named ``unsteered``, a recipe that does not fit the
+        ValueError: Before the model runs: for no items, a vector named ``unsteered``, a recipe that does not fit the
             model, or an item whose answers cannot be told apart by one token.
     """
     import pandas as pd
@@ -69,9 +81,10 @@ def ask(
     adapter, items = adapt(model), as_dataset(items)
     if not len(items):
         raise ValueError(f"there are no items in {items.name!r}: at least one is needed")
-    if UNSTEERED in ways:
-        raise ValueError(f"a way is named {UNSTEERED!r}, as the model without any is: give it another name")
-    every = {UNSTEERED: None, **ways}
+    named = {way if isinstance(way, Way) else Way(way): recipe for way, recipe in vectors.items()}
+    if any(way.vector == UNSTEERED for way in named):
+        raise ValueError(f"a vector is named {UNSTEERED!r}, as the model without any is: give it another name")
+    every: dict[Way, Recipe | None] = {NO_WAY: None, **named}
     edits = [edits_of(adapter, recipe) for recipe in every.values()]
     asked = [
         both_answers(adapter, pair, f"item {index}", prompt_format=prompt_format, system=system)
@@ -84,31 +97,23 @@ def ask(
         for of_way in edits
     ]
     answers = torch.tensor([[matching[differ], other[differ]] for matching, other, _, differ in asked])
-    logp = torch.empty(len(branches), 2, dtype=torch.float64)
-    outside = torch.empty(len(branches), dtype=torch.bool)
     shown = progress if isinstance(progress, str) else "asking"
     with tqdm(total=len(branches), desc=shown, unit="cell", disable=not progress) as bar:
-
-        def receive(chunk: list[int], logits: torch.Tensor) -> None:
-            rows = torch.tensor(chunk)
-            wanted = answers[rows // len(edits)].to(logits.device)
-            for part, own, of_answers in zip(rows.split(256), logits.split(256), wanted.split(256), strict=True):
-                own = own.float()  # a part at a time, as a sweep does it
-                found = (own.gather(1, of_answers) - own.logsumexp(dim=-1, keepdim=True)).double()
-                broken = ~found.isfinite().all(dim=1)
-                likeliest = own.argmax(dim=-1, keepdim=True)
-                outside[part] = ((likeliest != of_answers).all(dim=1) | broken).cpu()
-                logp[part] = found.masked_fill(broken[:, None], torch.nan).cpu()
-            bar.update(len(chunk))
-
-        branch_logits(adapter, prompts, branches, receive, batch_size=batch_size)
+        logp, outside = branch_answers(
+            adapter, prompts, branches, answers, likeliest=True, batch_size=batch_size, progress=bar.update
+        )
+    broken = ~logp.isfinite().all(dim=1)
+    logp, outside = logp.masked_fill(broken[:, None], torch.nan), outside | broken
     n = len(items)
     by_way = logp.view(n, len(edits), 2).transpose(0, 1).reshape(-1, 2).numpy()
     odds = by_way[:, 0] - by_way[:, 1]
+    ways = [way for way in every for _ in range(n)]
     return pd.DataFrame(
         {
             "behavior": items.name.partition("/")[0],
-            "way": [name for name in every for _ in range(n)],
+            "vector": [way.vector for way in ways],
+            "kind": [way.kind for way in ways],
+            "draw": [way.draw for way in ways],
             "item": [*range(n)] * len(edits),
             "letter": [pair.letter for pair in items] * len(edits),
             "log_odds": odds,
@@ -128,10 +133,11 @@ def compared(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> 
         seed: Of the resampling.
 
     Returns:
-        One row for each behavior x way, unsteered too, with ``n_items``, ``effect``, ``effect_low`` and ``effect_high``
-        (the change of p(matching) with its 95 % interval), the same of the log odds as ``log_odds``, ``log_odds_low``
-        and ``log_odds_high``, ``mass`` (mean) and ``outside`` (share of items). Changes are letter-balanced as
-        `caa_lens.summarize` balances them, and plain where that is not possible. NaN where a number of an item is.
+        One row for each behavior x vector x kind x draw, unsteered too, with ``n_items``, ``effect_even``,
+        ``effect_even_low`` and ``effect_even_high`` (the change of p(matching) with its 95 % interval), the same of
+        the log odds as ``log_odds_change``, ``log_odds_change_low`` and ``log_odds_change_high``, ``mass`` (mean) and
+        ``share_outside`` (of items). Changes are letter-balanced as `caa_lens.summarize` balances them, and plain where
+        that is not possible. NaN where a number of an item is.
 
     Raises:
         ValueError: If the frame is not one of `ask`, or lacks the unsteered rows or items of a way.
@@ -142,33 +148,40 @@ def compared(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> 
     for behavior, values in changes(frame).items():
         part = frame[frame["behavior"] == behavior]
         items = items_of(part, n_bootstrap, seed)
-        shares = part.groupby("way", sort=False)[["mass", "outside"]].mean()
-        for place, way in enumerate(values["p_matching"].columns):
-            row: dict[str, Any] = {"behavior": behavior, "way": way, "n_items": len(values["p_matching"])}
-            for name, column in (("effect", "p_matching"), ("log_odds", "log_odds")):
+        shares = part.groupby([*Way._fields], sort=False)[["mass", "outside"]].mean()
+        for place, key in enumerate(values["p_matching"].columns):
+            row: dict[str, Any] = {"behavior": behavior, **dict(zip(Way._fields, key, strict=True))}
+            row |= {"n_items": len(values["p_matching"])}
+            for name, column in (("effect_even", "p_matching"), ("log_odds_change", "log_odds")):
                 row |= items.balanced_or_plain(values[column].iloc[:, place].to_numpy()).columns(name)
-            rows.append(row | {"mass": shares.loc[way, "mass"], "outside": float(shares["outside"][way])})
+            row |= {"mass": shares.loc[key, "mass"], "share_outside": float(shares["outside"][key])}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def changes(frame: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
-    """By behaviour, the changes since the unsteered model of ``p_matching`` and ``log_odds``, ``[item, way]``.
+    """By behaviour, the changes since the unsteered model of ``p_matching`` and ``log_odds``: items, by `Way`.
 
     Raises:
         ValueError: As `compared`.
     """
+    import pandas as pd
+
     if missing := sorted(set(_NEEDED) - set(frame.columns)):
         raise ValueError(f"this is not a frame of ask() or sweep_together(): it lacks the columns {', '.join(missing)}")
     found: dict[str, dict[str, pd.DataFrame]] = {}
     for behavior, part in frame.groupby("behavior", sort=False):
-        if UNSTEERED not in set(part["way"]):
-            raise ValueError(f"the frame of {behavior} has no rows named {UNSTEERED!r}, against which effects are")
-        if part.duplicated(["way", "item"]).any() or len(part) != part["way"].nunique() * part["item"].nunique():
+        ways = part[[*Way._fields]].drop_duplicates()
+        if UNSTEERED not in set(part["kind"]):
+            raise ValueError(
+                f"the frame of {behavior} has no rows of the kind {UNSTEERED!r}, against which effects are"
+            )
+        if part.duplicated([*Way._fields, "item"]).any() or len(part) != len(ways) * part["item"].nunique():
             raise ValueError(f"the frame of {behavior} does not have every item once under each way: was it cut?")
-        order = part["way"].drop_duplicates().tolist()
+        order = pd.MultiIndex.from_frame(ways)
         found[str(behavior)] = {
-            column: (table := part.pivot(index="item", columns="way", values=column)[order]).sub(
-                table[UNSTEERED], axis=0
+            column: (table := part.pivot(index="item", columns=[*Way._fields], values=column)[order]).sub(
+                table[tuple(NO_WAY)], axis=0
             )
             for column in ("p_matching", "log_odds")
         }

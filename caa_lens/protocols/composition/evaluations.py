@@ -65,7 +65,7 @@ class Evaluations:
         permitted = [(score, parts) for (score, allowed), parts in judged if allowed]
         if not permitted:
             of_each = [self._rows[key] for key in keys]
-            least = min(max(row["outside"] for row in rows) for rows in of_each)
+            least = min(max(row["share_outside"] for row in rows) for rows in of_each)
             most = max(min(row["mass"] for row in rows) for rows in of_each)
             raise ValueError(
                 f"none of {len(keys)} candidates for {', '.join(candidates[0])} is permitted: at the best "
@@ -82,17 +82,17 @@ class Evaluations:
         rows: list[dict[str, Any]] = []
         for key in self.order:
             score, allowed = self._score(key)
-            rows += [{"candidate": key, **row, "permitted": allowed, "score": score} for row in self._rows[key]]
+            rows += [{"candidate": key, **row, "permitted": allowed, "objective": score} for row in self._rows[key]]
         return pd.DataFrame(rows)
 
     def effect(self, parts: Parts, behavior: str) -> float:
         """What a candidate did to a behaviour's dev items."""
-        return next(row["effect"] for row in self._rows[_key(parts)] if row["behavior"] == behavior)
+        return next(row["effect_even"] for row in self._rows[_key(parts)] if row["behavior"] == behavior)
 
     def _score(self, key: str) -> tuple[float, bool]:
         rows, (max_outside, min_mass) = self._rows[key], self._limits
-        score = sum(row["effect"] * math.copysign(1, row["multiplier"]) for row in rows) / len(rows)
-        within = all(row["outside"] <= max_outside and row["mass"] >= min_mass for row in rows)
+        score = sum(row["effect_even"] * math.copysign(1, row["multiplier"]) for row in rows) / len(rows)
+        within = all(row["share_outside"] <= max_outside and row["mass"] >= min_mass for row in rows)
         return score, within and math.isfinite(score)  # a NaN, of logits that overflowed, is not permitted
 
     def _evaluate(self, candidates: Mapping[str, Parts]) -> None:
@@ -101,11 +101,13 @@ class Evaluations:
             ways = {key: [*parts.values()] for key, parts in candidates.items() if name in parts}
             if not ways:
                 continue
-            table = compared(ask(self._model, ways, items, **self._options), n_bootstrap=1).set_index("way")
+            table = compared(ask(self._model, ways, items, **self._options), n_bootstrap=1).set_index("vector")
             for key in ways:
                 part = candidates[key][name]
                 row = {"behavior": name, "layer": part.layer, "multiplier": part.multiplier}
-                new[key].append(row | {column: float(table[column][key]) for column in ("effect", "mass", "outside")})
+                new[key].append(
+                    row | {column: float(table[column][key]) for column in ("effect_even", "mass", "share_outside")}
+                )
         self._rows |= new
         if self._cells is not None:
             text = json.dumps({"made_from": self._made_from, "evaluations": self._rows}, indent=1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from caa_lens.datasets.contrast import Pairs
 from caa_lens.evaluation.statistics import against_nulls
@@ -22,13 +22,14 @@ from caa_lens.files.messages import brief
 from caa_lens.interventions.interventions import Intervention, Recipe, as_interventions
 from caa_lens.models.adapters import HookedModel
 from caa_lens.prompts import PromptFormat
-from caa_lens.protocols.composition.asking import UNSTEERED, ask, changes, compared, items_of
+from caa_lens.protocols.composition.asking import UNSTEERED, Way, ask, changes, compared, items_of
 from caa_lens.vectors.vectors import SteeringVector, random_like
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TOGETHER, EXPECTED, INTERFERENCE = "together", "expected", "interference"
+OTHERS = "random_others"
 _RESERVED = {UNSTEERED, TOGETHER, EXPECTED, INTERFERENCE}
 
 
@@ -59,10 +60,9 @@ def sweep_together(
         progress: Show progress bars, under this text where it is one.
 
     Returns:
-        The rows of `ask`, with ``behavior`` (whose items), ``kind``, ``part`` and ``draw``. The kinds are
-        ``unsteered``; ``alone``, one ``part``; ``together``; ``random``, a random vector in the place of one ``part``
-        (``draw`` numbers them, -1 elsewhere); and ``with random``, the behaviour's own vector with random ones in the
-        place of all others.
+        The rows of `ask`, of which ``kind`` is ``unsteered``; ``vector``, that one alone; ``together``; ``random``, a
+        random vector in the place of the one that is named (``draw`` numbers them); and ``random_others``, the named
+        behaviour's own vector with random ones in the place of all others.
 
     Raises:
         ValueError: Before the model runs: for fewer than two parts, names that do not match, a part that is named like
@@ -75,25 +75,18 @@ def sweep_together(
     randoms = {name: random_parts(part, name, n_nulls, seed) for name, part in found.items()}
     frames: list[pd.DataFrame] = []
     for name, asked in items.items():
-        ways: dict[str, tuple[Recipe, str, str, int]] = {
-            part: (each, "alone", part, -1) for part, each in found.items()
-        }
-        ways[TOGETHER] = ([*found.values()], TOGETHER, "", -1)
+        ways: dict[Way, Recipe] = {Way(part): each for part, each in found.items()}
+        ways[Way(TOGETHER, TOGETHER)] = [*found.values()]
         for draw in range(n_nulls):
             drawn = {part: randoms[part][draw] for part in found}
-            ways |= {f"random-{draw} for {part}": (each, "random", part, draw) for part, each in drawn.items()}
+            ways |= {Way(part, "random", draw): each for part, each in drawn.items()}
             others = [each for part, each in drawn.items() if part != name]
-            ways[f"with random-{draw}"] = ([found[name], *others], "with random", name, draw)
+            ways[Way(name, OTHERS, draw)] = [found[name], *others]
         shown = f"{progress if isinstance(progress, str) else 'asking'} {name}" if progress else False
         frame = ask(
-            model, {way: recipe for way, (recipe, *_) in ways.items()}, asked,
-            prompt_format=prompt_format, system=system, batch_size=batch_size, progress=shown,
-        )  # fmt: skip
-        frame = frame.assign(behavior=name)
-        of_way = {UNSTEERED: (UNSTEERED, "", -1)} | {way: rest for way, (_, *rest) in ways.items()}
-        for place, column in enumerate(("kind", "part", "draw")):
-            frame.insert(2 + place, column, [of_way[way][place] for way in frame["way"]])
-        frames.append(frame)
+            model, ways, asked, prompt_format=prompt_format, system=system, batch_size=batch_size, progress=shown
+        )
+        frames.append(frame.assign(behavior=name))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -108,11 +101,11 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
     Returns:
         One row for each behavior x vector, where ``vector`` is a part alone, ``together``, ``expected`` (the sum of all
         parts' changes in log odds) or ``interference`` (together minus expected). The columns are those of `compared`,
-        of which ``effect``, ``mass`` and ``outside`` are NaN for what was not measured but computed; intervals are
-        over items, each paired with itself. ``n_random``, ``random_low`` and ``random_high`` are the 2.5 and 97.5 %
-        quantiles of the random vectors' change in log odds, for ``interference`` of the interference of the own vector
-        with random others, and ``outsizes_random`` the share of them that
-        is smaller in size; NaN for the other two rows.
+        of which ``effect_even``, ``mass`` and ``share_outside`` are NaN for what was not measured but computed;
+        intervals are over items, each paired with itself. ``n_random``, ``random_low`` and ``random_high`` are the 2.5
+        and 97.5 % quantiles of the random vectors' change in log odds, for ``interference`` of the interference of the
+        own vector with random others, and ``outsizes_random`` the share of them that is smaller in size; NaN for the
+        other two rows.
 
     Raises:
         ValueError: If the frame is not one of `sweep_together`, and as `compared`.
@@ -120,34 +113,36 @@ def effects(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0) -> p
     import numpy as np
     import pandas as pd
 
-    if missing := sorted({"kind", "part", "draw"} - set(frame.columns)):
-        raise ValueError(f"this is not a frame of sweep_together(): it lacks the columns {', '.join(missing)}")
+    if "kind" in frame.columns and OTHERS not in set(frame["kind"]):
+        raise ValueError(f"this is not a frame of sweep_together(): it has no rows of the kind {OTHERS!r}")
+    values_of = changes(frame)
     measured = compared(frame[frame["draw"] < 0], n_bootstrap=n_bootstrap, seed=seed)
     rows: list[dict[str, Any]] = []
-    for behavior, values in changes(frame).items():
-        odds = {str(way): column.to_numpy() for way, column in values["log_odds"].items()}
+    for behavior, values in values_of.items():
+        odds = {Way(*cast("Any", way)): column.to_numpy() for way, column in values["log_odds"].items()}
         part = frame[frame["behavior"] == behavior]
         items_there = items_of(part, n_bootstrap, seed)
-        parts = part.loc[part["kind"] == "alone", "part"].drop_duplicates().tolist()
-        n_nulls = int(part["draw"].max()) + 1
-        expected = np.sum([odds[name] for name in parts], axis=0)
-        computed = {EXPECTED: expected, INTERFERENCE: odds[TOGETHER] - expected}
-        nulls = {name: [odds[f"random-{draw} for {name}"] for draw in range(n_nulls)] for name in parts}
+        parts = part.loc[part["kind"] == "vector", "vector"].drop_duplicates().tolist()
+        draws = range(int(part["draw"].max()) + 1)
+        expected = np.sum([odds[Way(name)] for name in parts], axis=0)
+        computed = {EXPECTED: expected, INTERFERENCE: odds[Way(TOGETHER, TOGETHER)] - expected}
+        nulls = {name: [odds[Way(name, "random", draw)] for draw in draws] for name in parts}
         nulls[INTERFERENCE] = [
-            odds[f"with random-{draw}"] - odds[behavior] - sum(nulls[name][draw] for name in parts if name != behavior)
-            for draw in range(n_nulls)
+            odds[Way(behavior, OTHERS, draw)]
+            - odds[Way(behavior)]
+            - sum(nulls[name][draw] for name in parts if name != behavior)
+            for draw in draws
         ]
-        seen: Any = (
-            measured[measured["behavior"] == behavior].drop(columns="behavior").set_index("way").to_dict("index")
-        )
+        there = measured[measured["behavior"] == behavior].drop(columns=["behavior", "kind", "draw"])
+        seen: Any = there.set_index("vector").to_dict("index")
         for name in (*parts, TOGETHER, EXPECTED, INTERFERENCE):
             if name in computed:
                 row: dict[str, Any] = dict.fromkeys(seen[TOGETHER], float("nan")) | {"n_items": len(expected)}
-                row |= items_there.balanced_or_plain(computed[name]).columns("log_odds")
+                row |= items_there.balanced_or_plain(computed[name]).columns("log_odds_change")
             else:
                 row = dict(seen[name])
             null = [items_there.balanced_or_plain(each).value for each in nulls.get(name, ())]
-            row |= against_nulls(row["log_odds"], null, tail="two-sided").columns("random", "outsizes")
+            row |= against_nulls(row["log_odds_change"], null, tail="two-sided").columns("random", "outsizes")
             rows.append({"behavior": behavior, "vector": name, **row})
     return pd.DataFrame(rows)
 
@@ -181,17 +176,19 @@ def interference(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0)
         row_of = table[table["behavior"] == behavior].set_index("vector").to_dict("index")
         own, all_of, beyond = row_of[behavior], row_of[TOGETHER], row_of[INTERFERENCE]
         items_there = items_of(frame[frame["behavior"] == behavior], n_bootstrap, seed)
-        change = (values["p_matching"][TOGETHER] - values["p_matching"][behavior]).to_numpy()
-        row: dict[str, Any] = {"behavior": behavior, "n_items": own["n_items"], "alone": own["log_odds"]}
-        row |= {"others": row_of[EXPECTED]["log_odds"] - own["log_odds"], "expected": row_of[EXPECTED]["log_odds"]}
-        row |= {"together": all_of["log_odds"], "interference": beyond["log_odds"]}
-        row |= {f"interference_{end}": beyond[f"log_odds_{end}"] for end in ("low", "high")}
+        p = values["p_matching"]
+        change = (p[tuple(Way(TOGETHER, TOGETHER))] - p[tuple(Way(behavior))]).to_numpy()
+        expected = row_of[EXPECTED]["log_odds_change"]
+        row: dict[str, Any] = {"behavior": behavior, "n_items": own["n_items"], "alone": own["log_odds_change"]}
+        row |= {"others": expected - own["log_odds_change"], "expected": expected}
+        row |= {"together": all_of["log_odds_change"], "interference": beyond["log_odds_change"]}
+        row |= {f"interference_{end}": beyond[f"log_odds_change_{end}"] for end in ("low", "high")}
         row |= {name: beyond[name] for name in ("n_random", "random_low", "random_high", "outsizes_random")}
-        row |= {"effect_alone": own["effect"], "effect_together": all_of["effect"]}
+        row |= {"effect_alone": own["effect_even"], "effect_together": all_of["effect_even"]}
         row |= items_there.balanced_or_plain(change).columns("effect_change")
-        for name in ("mass", "outside"):
+        for name, share in (("mass", "mass"), ("outside", "share_outside")):
             row |= {f"{name}_unsteered": float(unsteered[name][behavior])}
-            row |= {f"{name}_alone": own[name], f"{name}_together": all_of[name]}
+            row |= {f"{name}_alone": own[share], f"{name}_together": all_of[share]}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -209,7 +206,7 @@ def _check(parts: Mapping[str, Intervention], items: Mapping[str, Pairs], n_null
         raise ValueError(
             f"parts are named {brief(sorted(parts))} and items {brief(sorted(items))}: give both under the same names"
         )
-    if taken := [name for name in parts if name in _RESERVED or name.startswith(("random-", "with random-"))]:
+    if taken := [name for name in parts if name in _RESERVED]:
         raise ValueError(f"a behaviour is named {brief(taken[0])}, as a row of the results is: rename it")
     if n_nulls < 1:
         raise ValueError(f"n_nulls is {n_nulls}: no interference is given without its null, so give 1 or more, as 20")

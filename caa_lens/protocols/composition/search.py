@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 from caa_lens.datasets.contrast import ContrastDataset, Pairs, as_dataset, check_apart
 from caa_lens.evaluation.statistics import against_nulls, direction
 from caa_lens.files.messages import brief
-from caa_lens.interventions.interventions import Intervention
+from caa_lens.interventions.interventions import Intervention, Recipe
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
 from caa_lens.prompts import PromptFormat, PromptOptions
-from caa_lens.protocols.composition.asking import ask, compared
+from caa_lens.protocols.composition.asking import Way, ask, compared
 from caa_lens.protocols.composition.evaluations import Evaluations, Parts
 from caa_lens.protocols.composition.interference import random_parts
 from caa_lens.vectors.vectors import SteeringVector, Vectors, as_vectors
@@ -46,10 +46,12 @@ class Found:
     Attributes:
         parts: The chosen vectors and how much of each, by behaviour: a recipe is ``list(found.parts.values())``.
         tried: All evaluations on the dev items, a row for each behaviour in each: ``candidate``, ``behavior``,
-            ``layer``, ``multiplier``, ``effect`` (letter-balanced change of p(matching)), ``mass``, ``outside``,
-            ``permitted`` (whether the candidate meets the conditions on all its behaviours) and ``score``.
+            ``layer``, ``multiplier``, ``effect_even`` (letter-balanced change of p(matching)), ``mass``,
+            ``share_outside``, ``permitted`` (whether the candidate meets the conditions on all its behaviours) and
+            ``objective`` (what is made as large as possible).
         table: The chosen one on the test items, a row for each behaviour: ``layer``, ``multiplier``, ``n_items``,
-            ``effect`` with its 95 % interval ``effect_low`` to ``effect_high``, ``mass``, ``outside``, ``effect_dev``,
+            ``effect_even`` with its 95 % interval ``effect_even_low`` to ``effect_even_high``, ``mass``,
+            ``share_outside``, ``effect_even_dev``,
             ``optimism`` (how much further the effect went on dev, in the multiplier's direction), and ``n_random``,
             ``random_low``, ``random_high``, ``beats_random``: random vectors in the place of all that is added, the
             quantiles of their effect and the share of them that the effect exceeds in the multiplier's direction. Where
@@ -258,17 +260,21 @@ def _found(
     for parts in chosen:
         randoms = {name: random_parts(part, name, n_nulls, seed) for name, part in parts.items()}
         for name, part in parts.items():
-            nulls = {f"random-{draw}": [of_one[draw] for of_one in randoms.values()] for draw in range(n_nulls)}
-            ways = {"chosen": [*parts.values()], "alone": part, **nulls}
-            table = compared(ask(model, ways, test[name], **options), seed=seed).set_index("way")
-            own, null = table.to_dict("index")["chosen"], table.loc[[*nulls], "effect"].to_numpy()
+            ways: dict[Way, Recipe] = {Way("chosen"): [*parts.values()], Way("alone"): part}
+            ways |= {
+                Way("chosen", "random", draw): [of_one[draw] for of_one in randoms.values()] for draw in range(n_nulls)
+            }
+            table = compared(ask(model, ways, test[name], **options), seed=seed)
+            measured = table[table["kind"] == "vector"].set_index("vector")
+            own, null = measured.to_dict("index")["chosen"], table.loc[table["kind"] == "random", "effect_even"]
             dev, sign = search.effect(parts, name), math.copysign(1, part.multiplier)
             row: dict[str, Any] = {"behavior": name, "layer": part.layer, "multiplier": part.multiplier}
             row |= {"n_items": int(own["n_items"])}
-            row |= {key: own[key] for key in ("effect", "effect_low", "effect_high", "mass", "outside")}
-            row |= {"effect_dev": dev, "optimism": (dev - own["effect"]) * sign}
-            row |= against_nulls(own["effect"], null, tail=direction(part.multiplier)).columns("random")
-            rows.append(row | ({"effect_alone": table.loc["alone", "effect"]} if len(parts) > 1 else {}))
+            row |= {key: own[key] for key in ("effect_even", "effect_even_low", "effect_even_high")}
+            row |= {key: own[key] for key in ("mass", "share_outside")}
+            row |= {"effect_even_dev": dev, "optimism": (dev - own["effect_even"]) * sign}
+            row |= against_nulls(own["effect_even"], null, tail=direction(part.multiplier)).columns("random")
+            rows.append(row | ({"effect_alone": measured.loc["alone", "effect_even"]} if len(parts) > 1 else {}))
     return Found({name: part for parts in chosen for name, part in parts.items()}, search.tried(), pd.DataFrame(rows))
 
 

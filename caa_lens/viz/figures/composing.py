@@ -41,8 +41,15 @@ def interference(frame: pd.DataFrame) -> go.Figure:
     Raises:
         ValueError: If columns or rows are missing.
     """
-    columns = ("behavior", "vector", "log_odds", "log_odds_low", "log_odds_high", "outsizes_random")
-    require("caa_lens.protocols.composition.effects", frame, *columns)
+    columns = (
+        "behavior",
+        "vector",
+        "log_odds_change",
+        "log_odds_change_low",
+        "log_odds_change_high",
+        "outsizes_random",
+    )
+    require("caa_lens.protocols.composition.effects", frame, *columns, "outsizes_random")
     across, down = names(frame, "vector"), names(frame)
     longest = max(map(len, [*across, *down]))
     turned = 8 * longest > 640 / len(across)
@@ -51,19 +58,19 @@ def interference(frame: pd.DataFrame) -> go.Figure:
     texts = told(
         frame,
         "items of {behavior}: {vector}",
-        "change of log odds {log_odds:+.2f} [{log_odds_low:+.2f}, {log_odds_high:+.2f}]",
-        "of p(matching) {effect:+.3f} [{effect_low:+.3f}, {effect_high:+.3f}]",
+        "change of log odds {log_odds_change:+.2f} [{log_odds_change_low:+.2f}, {log_odds_change_high:+.2f}]",
+        "of p(matching) {effect_even:+.3f} [{effect_even_low:+.3f}, {effect_even_high:+.3f}]",
         "random vectors {random_low:+.2f} to {random_high:+.2f}, larger than {outsizes_random:.0%} of them",
-        "mass {mass:.2f}, outside of the choices {outside:.0%}",
+        "mass {mass:.2f}, outside of the choices {share_outside:.0%}",
         "{n_items} items",
     )
-    clear = (frame["log_odds_low"] > 0) | (frame["log_odds_high"] < 0)
+    clear = (frame["log_odds_change_low"] > 0) | (frame["log_odds_change_high"] < 0)
     starred = clear & (frame["vector"] == "interference") & (frame["outsizes_random"] >= 0.95)
-    cells = frame["log_odds"].map(short).where(~starred, frame["log_odds"].map(short) + " *")
+    cells = frame["log_odds_change"].map(short).where(~starred, frame["log_odds_change"].map(short) + " *")
     shown = frame.assign(text=texts, shown=cells.where(~clear, "<b>" + cells + "</b>"))
     values, hover, written = (
         laid_out(shown, "behavior", "vector", each).reindex(index=down, columns=across)
-        for each in ("log_odds", "text", "shown")
+        for each in ("log_odds_change", "text", "shown")
     )
     panels.add(0, heat(values, hover, written if len(across) <= 12 else None))
     category = {"type": "category", "showgrid": False}
@@ -76,7 +83,7 @@ def interference(frame: pd.DataFrame) -> go.Figure:
         if name in across:
             at = across.index(name)
             framed(panels.figure, panels.place(0), (at - 0.5, at + 0.5), (row - 0.5, row + 0.5))
-    color_axis(panels.figure, max(_SMALLEST, float(frame["log_odds"].abs().max())), "log odds")
+    color_axis(panels.figure, max(_SMALLEST, float(frame["log_odds_change"].abs().max())), "log odds")
     subtitle = ["letter-balanced change of log odds; framed: a behaviour's own vector", items_of(frame)]
     subtitle += ["bold: the 95 % interval leaves out 0; *: beyond random vectors in the others' place"]
     title = "Each vector alone, all together, and the difference from their sum"

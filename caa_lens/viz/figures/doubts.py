@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-_SWEPT = ("behavior", "vector", "layer", "multiplier", "item", "letter", "p_matching")
-_NO_NULLS = "has no null vectors: give sweep n_nulls, or nulls=null_vectors(...)"
-_OWN = "behavior"  # what a sweep's frame calls a behaviour's own vector
+_SWEPT = ("behavior", "vector", "kind", "draw", "layer", "multiplier", "item", "letter", "p_matching")
+_NO_NULLS = "has no null vectors: give sweep n_nulls, or nulls={kind: null_vectors(...)}"
 
 
 def item_slopes(items: pd.DataFrame) -> go.Figure:
@@ -116,7 +115,7 @@ def letter_balance(frame: pd.DataFrame) -> go.Figure:
     require("caa_lens.sweep", frame, *_SWEPT, "p_a")
     every = names(frame)
     layers = {name: one_layer(frame[frame["behavior"] == name], name, "frame") for name in every}
-    own = _moved(frame[frame["vector"] == _OWN])
+    own = _moved(frame[frame["kind"] == "vector"])
     lettered = own[own["letter"].notna()]
     if lettered.empty:
         raise ValueError("no item of the frame has a matching letter: there are no letters to balance")
@@ -180,18 +179,20 @@ def null_distribution(frame: pd.DataFrame, multiplier: float | None = None) -> g
         raise ValueError(
             f"the frame has no rows at multiplier {at:g}: it has {', '.join(f'{each:g}' for each in there)}"
         )
+    own = frame[frame["kind"] == "vector"].groupby("behavior")["vector"].first()
+    frame = frame[frame["vector"] == frame["behavior"].map(own)]
     moved = _moved(frame)
-    kinds = list(dict.fromkeys(_kinds(frame)))
+    kinds = _kinds(frame)
     panels = Panels([f"{name}, layer {layer}" for name, layer in layers.items()], high=70 + 42 * len(kinds))
     for index, name in enumerate(every):
         here = moved[(moved["behavior"] == name) & (moved["multiplier"] == at)]
         effects, balanced = _balanced_effects(here)
         if not balanced:
             panels.figure.layout.annotations[index].text = f"{shortened(name, 18)}, layer {layers[name]} (not balanced)"
-        effect = float(effects.pop(_OWN))
+        effect = float(effects.pop(("vector", -1)))
         if effects.empty:
-            raise ValueError(f"the sweep of {name} has no null vectors: give sweep n_nulls, or nulls=null_vectors(...)")
-        of_kind = effects.groupby(effects.index.str.rpartition("-").get_level_values(0), sort=False)
+            raise ValueError(f"the sweep of {name} {_NO_NULLS}")
+        of_kind = effects.groupby(level="kind", sort=False)
         edges = np.histogram_bin_edges(effects.to_numpy(), bins=min(40, max(10, len(effects) // 6)))
         for kind, nulls in of_kind:
             row, n = kinds.index(str(kind)), len(nulls)
@@ -235,7 +236,7 @@ def null_distribution(frame: pd.DataFrame, multiplier: float | None = None) -> g
 
 def _moved(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with ``change``, each item's p_matching minus that at multiplier 0, and the same of p_a."""
-    at_zero = frame[(frame["vector"] == _OWN) & (frame["multiplier"] == 0)]
+    at_zero = frame[(frame["kind"] == "vector") & (frame["multiplier"] == 0)]
     base = at_zero.drop_duplicates(["behavior", "item"]).set_index(["behavior", "item"])
     if missing := sorted(set(frame["behavior"]) - set(at_zero["behavior"])):
         raise ValueError(f"the sweep of {missing[0]} has no rows at multiplier 0, against which effects are measured")
@@ -268,15 +269,15 @@ def _balanced_effects(moved: pd.DataFrame) -> tuple[pd.Series, bool]:
     both = {"A", "B"} <= set(letters)
     none = set(letters) == {""}
     kept = moved[letters.isin(["A", "B"])] if both else moved.assign(letter="")
-    means = kept.groupby(["vector", "letter"], sort=False)["change"].mean()
-    return means.groupby(level="vector", sort=False).mean(), both or none
+    means = kept.groupby(["kind", "draw", "letter"], sort=False)["change"].mean()
+    return means.groupby(level=["kind", "draw"], sort=False).mean(), both or none
 
 
 def _kinds(frame: pd.DataFrame) -> list[str]:
-    vectors = [str(name) for name in frame["vector"].unique() if name != _OWN]
-    if not vectors:
+    kinds = [str(kind) for kind in frame["kind"].unique() if kind not in ("vector", "compared")]
+    if not kinds:
         raise ValueError(f"the sweep {_NO_NULLS}")
-    return [name.rpartition("-")[0] for name in vectors]
+    return kinds
 
 
 def _histogram(values: np.ndarray, edges: np.ndarray, label: str, row: int) -> Any:
