@@ -111,13 +111,13 @@ def sweep(
         items: The questions: one dataset, or list of pairs, or one for each behaviour under the same names.
         layers: Layers to steer; None for all that the vectors have.
         multipliers: Any numbers; 0, against which every effect is measured, is added where it is missing.
-        nulls: Other nulls that do, by their kind: ``{"permuted": null_vectors(vectors, 20, kind="permuted")}``, see
-            `caa_lens.extraction.null_vectors`. Where ``vectors`` is a mapping, so is this, by behaviour.
-        compared: Other vectors that do, by name, which are no nulls: such as those of another method, or of another
-            behaviour. Where ``vectors`` is a mapping, so is this, by behaviour.
         n_nulls: So many random vectors of each layer's norm go through the same cells, for each vector that is compared
             as well; 0 for none.
         seed: Of the random vectors.
+        nulls: Other nulls that do, by their kind: ``{"permuted": null_vectors(vectors, 20, kind="permuted")}``, see
+            `caa_lens.extraction.nulls.null_vectors`. Where ``vectors`` is a mapping, so is this, by behaviour.
+        compared: Other vectors that do, by name, which are no nulls: such as those of another method, or of another
+            behaviour. Where ``vectors`` is a mapping, so is this, by behaviour.
         operation: What is done with the vectors, the multiplier being how much of it; see
             `caa_lens.interventions.operations`.
         when: Steer only items whose prompt this holds for; it is decided once an item, on the unsteered prompt.
@@ -184,7 +184,9 @@ def _by_name(
     if not made:
         raise ValueError("no vectors were given: at least one behaviour is needed")
     if set(made) != set(asked):
-        raise ValueError(f"vectors are named {sorted(made)} and items {sorted(asked)}: give both under the same names")
+        raise ValueError(
+            f"vectors are named {brief(sorted(made))} and items {brief(sorted(asked))}: give both under the same names"
+        )
     for name, pairs in asked.items():
         if not len(pairs):
             raise ValueError(f"there are no items for {name}: at least one is needed")

@@ -52,7 +52,6 @@ OTHER_NAMES = {
 """What these could be called too, and are not."""
 
 EXCEPTIONS = {
-    ("sweeps.sweep", "n_nulls"): "goes when its default is 20 as everywhere",
     ("sweeps.sweep", "site"): "None steers where the vectors were read, which they know",
     ("studies.run.run_study", "progress"): "a study takes minutes or hours in one call and says what it does",
     **{

@@ -225,21 +225,18 @@ Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
 
 
 def as_dataset(pairs: Pairs, name: str = "custom") -> ContrastDataset:
-    """A dataset as it is, and pairs or triples as a dataset of this name, an empty prompt allowed.
+    """A dataset as it is, and a list of pairs or triples as a dataset of this name, an empty prompt allowed.
 
     Raises:
         TypeError: for a string, which is the name of a dataset or a file, and for what is no list.
-        ValueError: for no pairs, or as `ContrastDataset.from_pairs`.
+        ValueError: no pairs, and as `ContrastDataset.from_pairs`.
     """
     if isinstance(pairs, ContrastDataset):
         return pairs
     if isinstance(pairs, str):
         raise TypeError(f"pairs is the string {brief(pairs)}: load them first, with load_contrast_pairs(...)")
     if not isinstance(pairs, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(
-            f"pairs is {brief(pairs)}, which is no dataset: give a ContrastDataset, or a list of "
-            "(prompt, positive, negative)"
-        )
+        raise TypeError(f"pairs are {brief(pairs)}: give a ContrastDataset, or a list of (prompt, positive, negative)")
     if not len(pairs):
         raise ValueError("no contrast pairs were given: at least one is needed")
     return ContrastDataset.from_pairs(pairs, name, allow_empty_prompt=True)

@@ -180,7 +180,9 @@ def measure(
         twice = items.iloc[:0]
     else:
         shown = bar("asking again of")
-        twice = sweep(model, vector, both_ways, layers=layers, multipliers=multipliers, progress=shown, **options)
+        twice = sweep(
+            model, vector, both_ways, layers=layers, multipliers=multipliers, n_nulls=0, progress=shown, **options
+        )
     halves, along = split_half(activations, seed=seed).iloc[0], separability(activations, held_out).iloc[0]
     reading = {
         "behavior": vector.name,

@@ -26,7 +26,7 @@ from caa_lens.extraction.extraction import extract_vectors
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
 from caa_lens.models.loading import check_layers
-from caa_lens.prompts import PromptForm, PromptFormat, PromptOptions, default_format, format_prompt
+from caa_lens.prompts import PromptForm, PromptFormat, default_format, format_prompt
 from caa_lens.sweeps import Nulls, sweep
 from caa_lens.vectors.vectors import SteeringVector, SteeringVectors, Vectors, as_vectors, describe_layers, random_like
 
@@ -42,9 +42,7 @@ class SweepOptions(TypedDict, total=False):
 
     layers: Sequence[int]
     multipliers: Sequence[float]
-    n_nulls: int
     seed: int
-    nulls: Nulls
     prompt_format: PromptFormat | None
     system: str | None
     batch_size: int | None
@@ -120,15 +118,13 @@ def across_layers(
     rows = {source: vectors[source] for source in sources}
     lengths = [vectors[target].norm() for target in targets] if norm == "target" else None
     ways = {str(source): _moved(row, targets, lengths) for source, row in rows.items()}
-    options: SweepOptions = {
-        "layers": targets, "multipliers": multipliers, "seed": seed, "prompt_format": prompt_format, "system": system,
-        "batch_size": batch_size, "progress": progress,
-    }  # fmt: skip
+    options: SweepOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options |= {"layers": targets, "multipliers": multipliers, "seed": seed, "progress": progress}
     if norm == "own":
-        frame = _swept(model, ways, items, **(options | {"n_nulls": n_nulls}))
+        frame = _swept(model, ways, items, n_nulls, **options)
     else:
         nulls = random_like(next(iter(ways.values())), n_nulls, seed)  # of the same lengths for all of them
-        frame = sharing_nulls(_swept(model, ways, items, **(options | {"n_nulls": 0, "nulls": {"random": nulls}})))
+        frame = sharing_nulls(_swept(model, ways, items, 0, {"random": nulls}, **options))
     table = _summarized(frame, seed).rename(columns={"vector": "made_at", "layer": "used_at"})
     table["made_at"] = table["made_at"].map({str(source): source for source in sources})
     cells = list(zip(table["made_at"], table["used_at"], strict=True))
@@ -201,12 +197,9 @@ def across_models(
     ways = {name: _picked(each, used, lengths) for name, each in sets.items()}
     own = next(iter(ways.values()))
     alike = {name: dict(zip(used, cosine(own, way).tolist(), strict=True)) for name, way in ways.items()}
-    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    frame = _swept(
-        model, ways, items, layers=used, multipliers=multipliers, n_nulls=n_nulls, seed=seed, progress=progress,
-        **options,
-    )  # fmt: skip
-    table = _summarized(frame, seed)
+    options: SweepOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    options |= {"layers": used, "multipliers": multipliers, "seed": seed, "progress": progress}
+    table = _summarized(_swept(model, ways, items, n_nulls, **options), seed)
     cells = list(zip(table["vector"], table["layer"], strict=True))
     table["made_on"] = [sets[name].provenance.model for name, _ in cells]
     table["cosine"] = [alike[name][layer] for name, layer in cells]
@@ -289,7 +282,7 @@ def across_prompts(
     changes: dict[tuple[str, str], pd.DataFrame] = {}
     for used, setting in settings.items():
         frame = _swept(
-            model, ways, test, multipliers=multipliers, n_nulls=n_nulls, seed=seed, batch_size=batch_size,
+            model, ways, test, n_nulls, multipliers=multipliers, seed=seed, batch_size=batch_size,
             progress=progress, **setting,
         )  # fmt: skip
         tables.append(_summarized(frame, seed).assign(used=used))
@@ -341,11 +334,14 @@ def _swept(
     model: HookedModel,
     ways: Mapping[str, SteeringVectors],
     items: ContrastDataset,
+    n_nulls: int,
+    nulls: Nulls | None = None,
     **options: Unpack[SweepOptions],
 ) -> pd.DataFrame:
     """One sweep of all these vectors, each prompt run once, under their names; the unsteered rows are the first's."""
     first, *others = ways
-    frame = sweep(model, ways[first], items, compared={name: ways[name] for name in others}, **options)
+    compared = {name: ways[name] for name in others}
+    frame = sweep(model, ways[first], items, n_nulls=n_nulls, nulls=nulls, compared=compared, **options)
     return frame.assign(vector=frame["vector"].where(frame["vector"] != frame["behavior"], first))
 
 

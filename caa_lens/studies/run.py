@@ -143,6 +143,7 @@ def _dev(run: Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.Dat
                 {name: run.data[name].dev},
                 n_nulls=0,
                 multipliers=run.settings.multipliers,
+                n_nulls=0,
                 seed=run.settings.seed,
                 prompt_format=run.settings.prompt_format,
                 system=run.settings.system,

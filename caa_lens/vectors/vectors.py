@@ -312,7 +312,8 @@ def as_vectors(vectors: Vectors | Mapping[str, Vectors]) -> SteeringVectors | di
     if isinstance(vectors, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         return {name: as_vectors(each) for name, each in vectors.items()}
     raise TypeError(
-        f"{brief(vectors)} is no vector: give a SteeringVector, SteeringVectors, or a mapping of names to these"
+        f"{type(vectors).__name__} {brief(vectors)} is no vector: give a SteeringVector, SteeringVectors, or a "
+        "mapping of names to these"
     )
 
 

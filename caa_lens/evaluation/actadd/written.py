@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from caa_lens.engine.branching import check_context
-from caa_lens.evaluation.actadd.controls import Additions, Way, check_additions, named_way, with_controls
+from caa_lens.evaluation.actadd.controls import Additions, check_additions, named_way, with_controls
 from caa_lens.evaluation.fluency import perplexity
 from caa_lens.interventions.interventions import Recipe
 from caa_lens.models.adapters import HookedModel, adapt
@@ -98,13 +98,13 @@ def continuations(
     form: PromptForm = {"prompt_format": prompt_format, "system": system}
     settings = cast("_Sampling", dict(sampling))
 
-    def write(prompts: Sequence[str], steer: Mapping[Way, Recipe | None], progress: bool | str) -> dict[Way, list[str]]:
+    def write(prompts: Sequence[str], steer: Mapping[Any, Recipe | None], progress: bool | str) -> dict[Any, list[str]]:
         return generate(
             model, prompts, steer=steer, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size,
             progress=progress, **form, **settings,
         )  # fmt: skip
 
-    write((), {("unsteered", -1): None}, False)  # nothing to write: it checks the settings
+    write((), {"unsteered": None}, False)  # nothing to write: it checks the settings
     lengths = [len(format_prompt(adapter, prompt, **form).ids) for prompt in prompts]
     for place, length in enumerate(lengths):
         for part in parts:

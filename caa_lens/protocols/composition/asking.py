@@ -67,8 +67,8 @@ def ask(
     Returns:
         One row for each vector x item, with ``behavior`` (the items' name, without the name of a split), ``vector``,
         ``kind`` (``vector``, ``unsteered``, or that of a `Way`), ``draw``, ``item``, ``letter`` (of the matching
-        answer; None where answers are no letters), ``log_odds`` (natural logarithm of p(matching) / p(other): the logit
-        difference), ``p_matching`` (of the two), ``mass`` (the sum of both probabilities over the whole vocabulary) and
+        answer; None where answers are no letters), ``log_odds`` (the logit difference: natural logarithm of p(matching)
+        / p(other)), ``p_matching`` (of the two), ``mass`` (the sum of both probabilities over the whole vocabulary) and
         ``outside`` (whether the likeliest next token is neither answer's). Where logits overflow, the numbers are NaN
         and ``outside`` is true.
 
