@@ -141,7 +141,6 @@ def _dev(run: Run, model: Any, vectors: Mapping[str, SteeringVectors]) -> pd.Dat
                 model(),
                 {name: vectors[name]},
                 {name: run.data[name].dev},
-                n_nulls=0,
                 multipliers=run.settings.multipliers,
                 n_nulls=0,
                 seed=run.settings.seed,
