@@ -118,7 +118,7 @@ def test_skills(folder: Path, tmp_path: Path) -> None:
     kept_curve = skill_curve(model, kept[1], *new, coefficients=(-3,), n_nulls=2)
     expected = alignment_tax(kept_curve)
     assert found["table"][0]["lost_target"] == pytest.approx(expected["lost_target"].item())
-    assert found["table"][0]["control_high"] == pytest.approx(expected["control_high"].item())
+    assert found["table"][0]["permuted_high"] == pytest.approx(expected["permuted_high"].item())
     assert len(pd.read_csv(out)) == 1 and len(found["largest_dimensions"]) == 3
     less = SteeringVectors.load(save)
     text = run(*asked, "--leave-out", "2", "--save", save)
