@@ -24,11 +24,11 @@ def test_girl_minus_boy_moves_the_pronoun(shared_data: Path) -> None:
         model, vectors, stories.items(), multipliers=MULTIPLIERS, n_nulls=40, seed=0, prompt_format="plain"
     )
     frame["odds"] = frame["logp_matching"] - frame["logp_other"]
-    odds = frame.pivot_table(index=["layer", "vector"], columns="multiplier", values="odds").sort_index()
+    odds = frame.pivot_table(index=["layer", "draw"], columns="multiplier", values="odds").sort_index()
     for layer in (1, 2, 3, 4):
-        own = odds.loc[(layer, "behavior")]
+        own = odds.loc[(layer, -1)]
         assert own.is_monotonic_increasing and own.is_unique, f"layer {layer}: {own.round(2).tolist()}"
-        null = odds.loc[layer].drop("behavior")
+        null = odds.loc[layer].drop(-1)
         assert len(null) == 40
         # At layer 1 these stories' vector moves the odds by 1.9 between -2 and +2, and the furthest of 40 random ones
         # by 1.7 to 2.2 over three seeds: beyond nearly all of them, not beyond every one.
@@ -36,7 +36,7 @@ def test_girl_minus_boy_moves_the_pronoun(shared_data: Path) -> None:
         assert beaten >= (1.0 if layer > 1 else 0.95), f"layer {layer} beats {beaten:.0%} of the random vectors"
         if layer > 1:
             assert (null[1.0] < own[1.0]).all() and (null[-1.0] > own[-1.0]).all(), f"layer {layer} at +1 and -1"
-    null, own = odds.loc[0].drop("behavior"), odds.loc[(0, "behavior")]
+    null, own = odds.loc[0].drop(-1), odds.loc[(0, -1)]
     assert null[1.0].max() > own[1.0], "layer 0 is known to be no better than random"
 
 

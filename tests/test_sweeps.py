@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from plain import PAIRS, plain_logits
+from ways import way
 
 import caa_lens as caa
+from caa_lens.evaluation.choices import sharing_nulls
+from caa_lens.extraction.nulls import null_vectors
 from caa_lens.prompts import format_prompt
 from caa_lens.vectors.vectors import random_like
 
@@ -25,14 +29,16 @@ def vectors_of(model: Any) -> caa.SteeringVectors:
 def test_every_cell_equals_a_full_forward_pass(model: Any) -> None:
     vectors = vectors_of(model)
     frame = caa.sweep(model, vectors, ITEMS, multipliers=(-1, 0, 2), n_nulls=1, seed=4)
-    kinds = {"behavior": vectors, "random-0": random_like(vectors, 1, 4)[0]}
+    kinds = {"vector": vectors, "random": random_like(vectors, 1, 4)[0]}
     assert len(frame) == len(ITEMS) * len(vectors) * (3 + 2)
+    assert set(frame["vector"]) == set(frame["behavior"]) == {vectors.name}
+    assert set(zip(frame["kind"], frame["draw"], strict=True)) == {("vector", -1), ("random", 0)}
     for row in frame.itertuples():
         pair = ITEMS[row.item]
         text = format_prompt(model, pair.prompt, pair.positive)
         wrong = format_prompt(model, pair.prompt, pair.negative)
         at = text.position("answer_letter")
-        edits = [(row.layer, kinds[row.vector][row.layer].values * row.multiplier)] if row.multiplier else []
+        edits = [(row.layer, kinds[row.kind][row.layer].values * row.multiplier)] if row.multiplier else []
         logits = plain_logits(model, text.ids[:at], edits, text.position("prompt_end"))[-1].log_softmax(-1)
         assert abs(row.logp_matching - float(logits[text.ids[at]])) < 1e-4
         assert abs(row.logp_other - float(logits[wrong.ids[at]])) < 1e-4
@@ -62,7 +68,7 @@ def test_swapped_items_exchange_the_two_answers(bridge: Any) -> None:
 
 def test_batches_do_not_change_the_result(model: Any) -> None:
     vectors = vectors_of(model)
-    together, alone = (caa.sweep(model, vectors, ITEMS, batch_size=size) for size in (None, 1))
+    together, alone = (caa.sweep(model, vectors, ITEMS, n_nulls=1, batch_size=size) for size in (None, 1))
     np.testing.assert_allclose(together["logp_matching"], alone["logp_matching"], atol=1e-4)
 
 
@@ -95,7 +101,7 @@ def test_errors_name_what_was_given(bridge: Any, unchecked: None) -> None:
     vectors = vectors_of(model)
     with pytest.raises(ValueError, match=r"vectors are named \['a'\] and items \['b'\]"):
         caa.sweep(model, {"a": vectors}, {"b": ITEMS})
-    with pytest.raises(ValueError, match="vectors are dict and items are ContrastDataset: give SteeringVectors with"):
+    with pytest.raises(ValueError, match="vectors are dict and items are ContrastDataset: give vectors with a"):
         caa.sweep(model, {"a": vectors}, ITEMS)
     with pytest.raises(ValueError, match=r"multipliers \[1, 1\]: give each once"):
         caa.sweep(model, vectors, ITEMS, multipliers=[1, 1])
@@ -113,7 +119,7 @@ def test_errors_name_what_was_given(bridge: Any, unchecked: None) -> None:
         caa.sweep(model, vectors, prefixed, prompt_format="plain")
 
 
-def frame_of(p: dict[tuple[float, int], float], letters: str, vector: str = "behavior") -> Any:
+def frame_of(p: dict[tuple[float, int], float], letters: str, name: str = "vector") -> Any:
     """A sweep's frame from p(matching) by multiplier and item."""
     import pandas as pd
 
@@ -123,7 +129,7 @@ def frame_of(p: dict[tuple[float, int], float], letters: str, vector: str = "beh
         rows.append(
             {
                 "behavior": "toy",
-                "vector": vector,
+                **way(name),
                 "layer": 3,
                 "multiplier": multiplier,
                 "item": item,
@@ -173,7 +179,7 @@ def test_nulls_intervals_and_signs() -> None:
     assert table.loc[1.0, "effect_low"] < table.loc[1.0, "effect_high"]
     assert table.loc[-1.0, "effect"] == pytest.approx(-0.1) and table.loc[-1.0, "share_wrong"] == 0.0
     assert table.loc[0.0, "effect"] == 0.0 and np.isnan(table.loc[0.0, "share_wrong"])
-    assert caa.choose_layer(table.reset_index()) == {"toy": 3}
+    assert caa.choose_layer(table.reset_index()) == 3
 
 
 def test_summaries_without_a_baseline_are_refused() -> None:
@@ -195,7 +201,7 @@ def test_the_layer_with_the_largest_swing_is_chosen() -> None:
             | {(-1.0, i): 0.5 - reach for i in range(2)}
         )
         parts.append(frame_of(values, "AB").assign(layer=layer))
-    assert caa.choose_layer(caa.summarize(pd.concat(parts))) == {"toy": 1}
+    assert caa.choose_layer(caa.summarize(pd.concat(parts))) == 1
 
 
 def test_other_letters_do_not_switch_balancing_off() -> None:
@@ -210,7 +216,7 @@ def test_one_letter_alone_cannot_be_balanced() -> None:
     values = {(0.0, item): 0.5 for item in range(3)} | {(1.0, item): 0.8 for item in range(3)}
     table = caa.summarize(frame_of(values, "AAA"))
     assert table["effect_balanced"].isna().all() and table["n_balanced"].eq(0).all()
-    assert caa.choose_layer(table) == {"toy": 3}
+    assert caa.choose_layer(table) == 3
 
 
 def test_frames_that_do_not_fit_together_are_refused() -> None:
@@ -239,3 +245,68 @@ def test_p_a_is_the_share_of_a_whichever_side_it_is_on(bridge: Any) -> None:
 def test_torch_is_left_as_it_was(bridge: Any) -> None:
     caa.sweep(bridge("llama"), vectors_of(bridge("llama")), ITEMS, layers=[0])
     assert torch.is_grad_enabled()
+
+
+def test_pairs_triples_and_single_vectors_are_taken(bridge: Any) -> None:
+    model = bridge("llama")
+    vectors = vectors_of(model)
+    expected = caa.sweep(model, vectors, ITEMS, layers=[1], n_nulls=1)
+    triples = [(pair.prompt, pair.positive, pair.negative) for pair in ITEMS]
+    for given, items in ((vectors, [*ITEMS]), (vectors[1], triples)):
+        pd.testing.assert_frame_equal(caa.sweep(model, given, items, layers=[1], n_nulls=1), expected)
+    named = caa.sweep(model, {"toy": vectors[1]}, {"toy": triples}, n_nulls=1)
+    pd.testing.assert_frame_equal(
+        named.drop(columns=["behavior", "vector"]), expected.drop(columns=["behavior", "vector"])
+    )
+
+
+def test_nulls_and_compared_vectors_are_told_apart(bridge: Any) -> None:
+    model = bridge("llama")
+    vectors, other = vectors_of(model), -vectors_of(model)
+    nulls = {"permuted": null_vectors(vectors, 2, kind="permuted")}
+    frame = caa.sweep(model, vectors, ITEMS, layers=[1], n_nulls=1, nulls=nulls, compared={"other": other[1]})
+    rows = frame[["vector", "kind", "draw"]].drop_duplicates().values.tolist()
+    name = vectors.name
+    assert rows == [
+        [name, "vector", -1], ["other", "compared", -1], [name, "random", 0], ["other", "random", 0],
+        [name, "permuted", 0], [name, "permuted", 1],
+    ]  # fmt: skip
+    assert set(frame.loc[frame["kind"] != "vector", "multiplier"]) == {-1.0, 1.0}
+    summary = caa.summarize(frame)
+    assert summary["vector"].value_counts().to_dict() == {name: 3, "other": 2}
+    alone = caa.summarize(caa.sweep(model, other, ITEMS, layers=[1], n_nulls=1))
+    mine = summary[summary["vector"] == "other"]
+    for column in ("effect", "effect_low", "random_low", "beats_random"):
+        np.testing.assert_allclose(mine[column], alone.loc[alone["multiplier"] != 0, column], atol=1e-4)
+    assert (mine["n_random"] == 1).all() and (mine["n_permuted"] == 0).all()
+    shared = caa.summarize(sharing_nulls(frame[frame["vector"] == name])).set_index("multiplier")
+    assert (shared.loc[[-1.0, 1.0], "n_permuted"] == 2).all()
+    with pytest.raises(ValueError, match="has several vectors: keep one"):
+        caa.choose_layer(summary)
+    both = caa.summarize(sharing_nulls(frame.query("kind != 'random'")))
+    assert (both.loc[(both["vector"] == "other"), "n_permuted"] == 2).all()
+
+
+def test_several_behaviours_have_a_layer_each() -> None:
+    values = {(0.0, i): 0.5 for i in range(2)} | {(1.0, i): 0.8 for i in range(2)}
+    frame = frame_of(values, "AB")
+    summary = caa.summarize(pd.concat([frame, frame.assign(behavior="second")]))
+    assert caa.choose_layers(summary) == {"toy": 3, "second": 3}
+    with pytest.raises(
+        ValueError, match=r"the summary is of \['toy', 'second'\]: choose_layers\(\) gives the layer of each"
+    ):
+        caa.choose_layer(summary)
+
+
+def test_nulls_and_compared_vectors_are_checked(bridge: Any) -> None:
+    model, vectors = bridge("llama"), vectors_of(bridge("llama"))
+    null = random_like(vectors, 1, 0)
+    for options, message in (
+        ({"nulls": {"random": null}}, "nulls has random ones, and n_nulls is 20: give n_nulls=0"),
+        ({"nulls": {"vector": null}}, "nulls of the kind 'vector': that is what rows that are no nulls are called"),
+        ({"compared": {vectors.name: vectors}}, "as the behaviour is: give it another name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            caa.sweep(model, vectors, ITEMS, **options)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"compared are given for \['x'\], and vectors for \['a'\]"):
+        caa.sweep(model, {"a": vectors}, {"a": ITEMS}, compared={"x": vectors})

@@ -101,7 +101,11 @@ def test_sweep_prints_a_summary_and_saves_the_frame(pairs: Path, model: Path, ve
     text = run(*given, "--multipliers", "-1,1", "--out", out)
     assert "beats_random" in text and f"written to {out}" in text
     frame = pd.read_csv(out)
-    assert len(frame) == 2 * (3 + 2 * 2) * 10 and set(frame["vector"]) == {"behavior", "random-0", "random-1"}
+    assert (
+        len(frame) == 2 * (3 + 2 * 2) * 10
+        and set(frame["kind"]) == {"vector", "random"}
+        and set(frame["draw"]) == {-1, 0, 1}
+    )
     summary = json.loads(run(*given, "--json"))
     assert [(row["layer"], row["multiplier"]) for row in summary] == [(i, m) for i in (1, 2) for m in (-1.0, 0.0, 1.0)]
     assert summary[1]["share_wrong"] is None, "NaN is no JSON"

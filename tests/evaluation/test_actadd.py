@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import plain_changed, plain_logits
 from torch import Tensor
+from ways import way, ways_of
 
 import caa_lens as caa
 from caa_lens.evaluation import actadd
@@ -89,10 +90,12 @@ def test_ratio_is_by_hand_and_covered_positions_do_not_count(model: Any) -> None
     love = made(model)
     frame = perplexity_ratio(model, love, RELATED, UNRELATED, n_nulls=1)
     ways, n = with_controls(model, love, n_nulls=1), len(love)
-    assert list(frame["way"].unique()) == list(ways) == ["unsteered", "steered", "random-0", "nonsense-0"]
+    assert list(dict.fromkeys(ways_of(frame))) == ["unsteered", "vector", "random-0", "nonsense-0"]
+    assert list(ways) == [("unsteered", -1), ("vector", -1), ("random", 0), ("nonsense", 0)]
+    assert set(frame["vector"]) == {"unsteered", love.name}
     for row in frame.to_dict("records"):
-        ids = ids_of(model, {"related": RELATED, "unrelated": UNRELATED}[row["kind"]][row["item"]])
-        logp = with_it(model, ids, ways[row["way"]]).double().log_softmax(-1)[n:-1]
+        ids = ids_of(model, {"related": RELATED, "unrelated": UNRELATED}[row["text_kind"]][row["item"]])
+        logp = with_it(model, ids, ways[row["kind"], row["draw"]]).double().log_softmax(-1)[n:-1]
         before = plain_logits(model, ids).double().log_softmax(-1)[n:-1]
         tokens = torch.tensor(ids[n + 1 :]).unsqueeze(1)
         nll, own = (-float(each.gather(1, tokens).mean()) for each in (logp, before))
@@ -100,9 +103,9 @@ def test_ratio_is_by_hand_and_covered_positions_do_not_count(model: Any) -> None
         assert row["n_tokens"] == len(ids) - n - 1
         assert row["ratio"] == pytest.approx(math.exp(nll - own), rel=1e-3)
         assert row["nll_steered"] == pytest.approx(nll, abs=1e-4) and row["kl"] == pytest.approx(kl, abs=1e-4)
-    assert frame.groupby("kind")["item"].nunique().to_dict() == {"related": 2, "unrelated": 3}
-    steered = frame.query("way == 'steered'")
-    assert (steered["kl"] > 1e-3).all() and (frame.query("way == 'unsteered'")["ratio"] == 1).all()
+    assert frame.groupby("text_kind")["item"].nunique().to_dict() == {"related": 2, "unrelated": 3}
+    steered = frame.query("kind == 'vector'")
+    assert (steered["kl"] > 1e-3).all() and (frame.query("kind == 'unsteered'")["ratio"] == 1).all()
 
 
 def test_coefficient_zero_is_the_unsteered_model_bit_by_bit(either: Any) -> None:
@@ -113,9 +116,9 @@ def test_coefficient_zero_is_the_unsteered_model_bit_by_bit(either: Any) -> None
     told = continuations(model, nothing, PROMPTS, n_nulls=1, max_new_tokens=3)
     assert told.groupby("item")["text"].nunique().tolist() == [1, 1]
     kept = knowledge_kept(model, nothing, FACTS, n_nulls=1, k=(1,))
-    own = kept.query("way == 'unsteered'")["logp"].to_numpy()
-    for way in ("steered", "random-0", "nonsense-0"):
-        assert kept.query(f"way == '{way}'")["logp"].to_numpy() == pytest.approx(own, abs=1e-5)
+    own = kept.query("kind == 'unsteered'")["logp"].to_numpy()
+    for kind in ("vector", "random", "nonsense"):
+        assert kept.query(f"kind == '{kind}'")["logp"].to_numpy() == pytest.approx(own, abs=1e-5)
 
 
 def test_knowledge_is_by_hand_and_batched_is_one_by_one(model: Any) -> None:
@@ -126,15 +129,15 @@ def test_knowledge_is_by_hand_and_batched_is_one_by_one(model: Any) -> None:
         text, answer = FACTS[row["item"]]
         whole = format_prompt(model, text, answer, prompt_format="plain")
         start = whole.spans["answer"][0]
-        logits = with_it(model, list(whole.ids[:start]), ways[row["way"]])[-1].double()
+        logits = with_it(model, list(whole.ids[:start]), ways[row["kind"], row["draw"]])[-1].double()
         own = logits[whole.ids[start]]
         assert row["logp"] == pytest.approx(float(own - logits.logsumexp(-1)), abs=1e-3)
         surely, perhaps = (int((logits > own + margin).sum()) for margin in (1e-3, -1e-3))
         assert surely + 1 <= row["rank"] <= perhaps, "itself included"
         assert row["hit"] == float(row["rank"] <= row["k"])
     assert len(frame) == len(ways) * len(FACTS) * 2
-    ranks = sorted({int(rank) for rank in frame.query("way == 'steered'")["rank"]})
-    again = knowledge_kept(model, some, FACTS, k=ranks, n_nulls=1).query("way == 'steered' and k == rank")
+    ranks = sorted({int(rank) for rank in frame.query("kind == 'vector'")["rank"]})
+    again = knowledge_kept(model, some, FACTS, k=ranks, n_nulls=1).query("kind == 'vector' and k == rank")
     assert len(again) == len(FACTS) and (again["hit"] == 1).all(), "K is among the K likeliest"
     single = knowledge_kept(model, some, FACTS, k=(1, 20), n_nulls=1, batch_size=1)
     np.testing.assert_allclose(single["logp"], frame["logp"], atol=1e-4)
@@ -144,7 +147,7 @@ def test_logits_that_are_no_numbers_know_nothing(bridge: Any) -> None:
     model = bridge("llama")
     far = made(model, at="back", coefficient=1e39)
     frame = knowledge_kept(model, far, FACTS, k=(1, 100), n_nulls=1)
-    steered = frame.query("way == 'steered'")
+    steered = frame.query("kind == 'vector'")
     assert steered["logp"].isna().all() and (steered["hit"] == 0).all()
     assert (steered["rank"] == int(adapt(model).cfg.d_vocab)).all()
 
@@ -154,12 +157,12 @@ def test_continuations_are_generates_and_measures_are_of_them(model: Any) -> Non
     frame = continuations(model, love, PROMPTS, n_samples=2, n_nulls=1, max_new_tokens=4, seed=3)
     how: Any = {"temperature": 1.0, "top_p": 0.3, "frequency_penalty": 1.0, "seed": 3, "max_new_tokens": 4}
     asked = [prompt for prompt in PROMPTS for _ in range(2)]
-    for way, parts in with_controls(model, love, n_nulls=1, seed=3).items():
-        one = frame[frame["way"] == way]
+    for (kind, draw), parts in with_controls(model, love, n_nulls=1, seed=3).items():
+        one = frame[(frame["kind"] == kind) & (frame["draw"] == draw)]
         assert one["text"].tolist() == caa.generate(model, asked, steer=parts or None, prompt_format="plain", **how)
         assert one["prompt"].tolist() == asked and one["item"].tolist() == [0, 0, 1, 1]
         assert one["sample"].tolist() == [0, 1, 0, 1]
-    assert frame.groupby("way")["text"].apply(tuple).nunique() > 2, "the ways differ"
+    assert frame.groupby(["kind", "draw"])["text"].apply(tuple).nunique() > 2, "the ways differ"
     loss = completion_loss(model, frame)
     for row in loss.to_dict("records"):
         whole = format_prompt(model, row["prompt"], row["text"], prompt_format="plain")
@@ -175,16 +178,18 @@ def test_continuations_are_generates_and_measures_are_of_them(model: Any) -> Non
 def test_the_samples_of_a_single_prompt_are_its_items(bridge: Any) -> None:
     model = bridge("llama")
     frame = continuations(model, made(model), PROMPTS[:1], n_samples=3, n_nulls=2, max_new_tokens=2)
-    assert frame.query("way == 'nonsense-1'")["item"].tolist() == [0, 1, 2] and frame["way"].nunique() == 6
+    assert (
+        frame.query("kind == 'nonsense' and draw == 1")["item"].tolist() == [0, 1, 2] and len(set(ways_of(frame))) == 6
+    )
     greedy = continuations(model, made(model), PROMPTS, n_nulls=1, sampling={"temperature": 0}, max_new_tokens=2)
     plain = caa.generate(model, PROMPTS, prompt_format="plain", max_new_tokens=2)
-    assert greedy.query("way == 'unsteered'")["text"].tolist() == plain
+    assert greedy.query("kind == 'unsteered'")["text"].tolist() == plain
 
 
 def written(**texts: list[str]) -> pd.DataFrame:
     rows = [
-        {"way": way.replace("_", "-"), "item": item, "sample": 0, "prompt": "p", "text": text}
-        for way, of_way in texts.items()
+        {**way(name.replace("_", "-")), "item": item, "sample": 0, "prompt": "p", "text": text}
+        for name, of_way in texts.items()
         for item, text in enumerate(of_way)
     ]
     return pd.DataFrame(rows)
@@ -347,10 +352,10 @@ def test_a_sweep_measures_every_cell_of_what_is_made_once_a_layer(bridge: Any, c
 
 def outcome(before: list[float], after: list[float], *null: float) -> pd.DataFrame:
     """A frame in which each control moves every item by one of these."""
-    ways = {"unsteered": before, "steered": after}
+    ways = {"unsteered": before, "vector": after}
     for index, moved in enumerate(null):
         ways |= {f"{kind}-{index}": [value + moved for value in before] for kind in ("random", "nonsense")}
-    rows = [{"way": way, "item": item, "v": v} for way, of_way in ways.items() for item, v in enumerate(of_way)]
+    rows = [{**way(name), "item": item, "v": v} for name, of_way in ways.items() for item, v in enumerate(of_way)]
     return pd.DataFrame(rows)
 
 
@@ -434,7 +439,7 @@ def test_samples_of_a_prompt_are_one_item_and_missing_values_are_left_out() -> N
     [row] = beside_controls(outcome([0.2], [math.nan], 0.0), "v").to_dict("records")
     assert row["n_items"] == 0 and math.isnan(row["effect"]) and math.isnan(row["beyond_random"])
     dead = outcome([0.2, 0.4], [0.5, 0.5], 0.1, 0.2)
-    dead.loc[dead["way"] == "random-1", "v"] = math.nan
+    dead.loc[(dead["kind"] == "random") & (dead["draw"] == 1), "v"] = math.nan
     [row] = beside_controls(dead, "v").to_dict("records")
     assert row["n_random"] == 1 and row["n_nonsense"] == 2
 
@@ -443,8 +448,8 @@ def test_no_effect_without_its_controls(bridge: Any) -> None:
     model, frame = bridge("llama"), outcome([0.0, 1.0], [1.0, 1.0], 0.5)
     for kind in ("random", "nonsense"):
         with pytest.raises(ValueError, match="controls of both kinds .*, without which no effect is given"):
-            beside_controls(frame[~frame["way"].str.startswith(kind)], "v")
-    with pytest.raises(ValueError, match="the frame lacks the columns loss: it has way, item, v"):
+            beside_controls(frame[frame["kind"] != kind], "v")
+    with pytest.raises(ValueError, match="the frame lacks the columns loss: it has vector, kind, draw, item, v"):
         beside_controls(frame, "loss")
     calls: list[Any] = [
         lambda: with_controls(model, made(model), n_nulls=0),
@@ -546,9 +551,9 @@ def test_word_odds_are_those_of_both_words(either: Any) -> None:
     love = made(model, at="back")
     frame = word_odds(model, love, PROMPTS, "b", "z", n_nulls=1)
     both = [knowledge_kept(model, love, [(p, word) for p in PROMPTS], n_nulls=1, k=(1,)) for word in ("b", "z")]
-    assert frame["way"].tolist() == both[0]["way"].tolist() and frame["item"].tolist() == both[0]["item"].tolist()
-    np.testing.assert_allclose(frame["odds"], both[0]["logp"] - both[1]["logp"], atol=1e-4)
+    assert ways_of(frame) == ways_of(both[0]) and frame["item"].tolist() == both[0]["item"].tolist()
+    np.testing.assert_allclose(frame["log_odds"], both[0]["logp"] - both[1]["logp"], atol=1e-4)
     exchanged = word_odds(model, love, PROMPTS, "z", "b", n_nulls=1)
-    np.testing.assert_allclose(exchanged["odds"], -frame["odds"], atol=1e-4)
+    np.testing.assert_allclose(exchanged["log_odds"], -frame["log_odds"], atol=1e-4)
     with pytest.raises(ValueError, match="' two' and ' two' begin with the same token after 'hello there, this is it'"):
         word_odds(model, love, PROMPTS, " two", " two")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from command import error, run
 from plain import plain_logits
+from ways import way
 
 import caa_lens as caa
 from caa_lens.datasets.contrast import ContrastDataset
@@ -116,7 +117,7 @@ def test_every_answer_equals_a_full_pass(model: Any) -> None:
     vectors = caa.extract_vectors(model, toy().items) * 2.0
     frame = capabilities(model, vectors, questions, layers=[1], multipliers=(-1, 1), n_nulls=1)
     assert len(frame) == 3 * (3 + 2)
-    for row in frame[frame["vector"] == "behavior"].itertuples():
+    for row in frame[frame["kind"] == "vector"].itertuples():
         pair = questions.items[row.item]
         text, wrong = (format_prompt(model, pair.prompt, answer) for answer in (pair.positive, pair.negative))
         at = text.position("answer_letter")
@@ -147,7 +148,7 @@ CATEGORIES = ("x", "x", "x", "x", "y", "y")
 def frame_of(p: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
     """A frame of one layer, from p(correct) of six items by vector and multiplier."""
     rows = [
-        {"set": "s", "behavior": "b", "vector": vector, "layer": 3, "multiplier": multiplier, "item": item}
+        {"set": "s", "behavior": "b", **way(vector, "b"), "layer": 3, "multiplier": multiplier, "item": item}
         | {"letter": LETTERS[item], "category": CATEGORIES[item], "p_matching": value, "correct": value > 0.5}
         | {"p_a": value if LETTERS[item] == "A" else 1 - value, "mass": 0.5 + item / 10}
         for (vector, multiplier), values in p.items()
@@ -163,7 +164,7 @@ TIED = {("tied-0", 1.0): AFTER}
 
 
 def test_every_column_is_what_it_says() -> None:
-    frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER, **NULLS, **TIED})
+    frame = frame_of({("vector", 0.0): BEFORE, ("vector", 1.0): AFTER, **NULLS, **TIED})
     unsteered, row = summarize_capabilities(frame.sample(frac=1, random_state=0)).to_dict("records")
     assert (row["set"], row["behavior"], row["layer"], row["multiplier"], row["n_items"]) == ("s", "b", 3, 1.0, 6)
     assert unsteered["accuracy"] == pytest.approx(5 / 6) and row["accuracy"] == pytest.approx(3 / 6)
@@ -196,13 +197,13 @@ def test_every_column_is_what_it_says() -> None:
 
 def test_intervals_are_of_the_paired_change() -> None:
     """Every item moves by the same amount, so however items differ, the change is known exactly."""
-    frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): [p - 0.1 for p in BEFORE]})
+    frame = frame_of({("vector", 0.0): BEFORE, ("vector", 1.0): [p - 0.1 for p in BEFORE]})
     row = summarize_capabilities(frame).iloc[1]
     assert row["p_correct_change_low"] == pytest.approx(-0.1) and row["p_correct_change_high"] == pytest.approx(-0.1)
 
 
 def test_one_letter_alone_is_not_balanced() -> None:
-    frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER})
+    frame = frame_of({("vector", 0.0): BEFORE, ("vector", 1.0): AFTER})
     row = summarize_capabilities(frame[frame["letter"] == "B"]).iloc[1]
     assert (
         math.isnan(row["accuracy_balanced"]) and math.isnan(row["accuracy_balanced_change_low"]) and row["n_items"] == 4
@@ -210,7 +211,7 @@ def test_one_letter_alone_is_not_balanced() -> None:
 
 
 def test_frames_that_are_none_are_refused() -> None:
-    frame = frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER})
+    frame = frame_of({("vector", 0.0): BEFORE, ("vector", 1.0): AFTER})
     with pytest.raises(
         ValueError, match=r"this is not a frame of capabilities\(\): it lacks the columns category, set"
     ):
@@ -222,7 +223,7 @@ def test_frames_that_are_none_are_refused() -> None:
 
 
 def test_the_verdict_has_the_tables_numbers() -> None:
-    table = summarize_capabilities(frame_of({("behavior", 0.0): BEFORE, ("behavior", 1.0): AFTER, **NULLS}))
+    table = summarize_capabilities(frame_of({("vector", 0.0): BEFORE, ("vector", 1.0): AFTER, **NULLS}))
     (said,) = describe_capabilities(table)
     assert said.startswith("s at +1 on layer 3: no change is shown; that 88.2% of all such answers are lost is not ")
     assert "5 of 6 were right, 3 are (1 gained, 3 lost, McNemar p 0.62; change -33.3%" in said

@@ -57,7 +57,9 @@ def fake_frame(effects: dict[tuple[str, str], float]) -> Any:
                 rows.append(
                     {
                         "behavior": behavior,
-                        "vector": "behavior" if vector == behavior else vector,
+                        "vector": vector,
+                        "kind": "vector" if vector == behavior else "compared",
+                        "draw": -1,
                         "layer": 1,
                         "multiplier": multiplier,
                         "item": item,
@@ -104,8 +106,6 @@ def test_errors_name_what_was_given(bridge: Any) -> None:
         crossed(vectors, items, {"two": 0})
     with pytest.raises(ValueError, match=r"layer 7 is not in these vectors \(layers 0-2\)"):
         crossed(vectors, items, {"one": 7})
-    with pytest.raises(ValueError, match="a behaviour is named 'behavior'"):
-        crossed({"behavior": vectors["one"]}, {"behavior": items["one"]}, {"behavior": 0})
     frame = fake_frame({("a", "a"): 0.4})
     with pytest.raises(ValueError, match="the frame has no vector 'a' at layer 3"):
         entanglement(frame, {"a": 3})

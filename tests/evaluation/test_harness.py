@@ -120,8 +120,8 @@ def test_steered_answers_equal_a_slow_steered_model(organism: Any, vectors: caa.
 
 def test_the_table_stands_beside_the_unsteered_model(table: pd.DataFrame) -> None:
     keys = ["task", "metric", "filter"]
-    assert table["steer"].unique().tolist() == ["unsteered", "strong", "nothing"]
-    unsteered, strong, nothing = (table[table["steer"] == way].set_index(keys) for way in table["steer"].unique())
+    assert table["vector"].unique().tolist() == ["unsteered", "strong", "nothing"]
+    unsteered, strong, nothing = (table[table["vector"] == way].set_index(keys) for way in table["vector"].unique())
     assert set(unsteered.index.get_level_values("task")) == {*NAMES, "organism_choices"}
     np.testing.assert_array_equal(nothing["value"], unsteered["value"])
     assert (
@@ -150,7 +150,7 @@ def test_questions_in_the_chat_template_are_answered(organism: Any) -> None:
 
 def test_standard_errors_are_lm_evals_own(organism: Any, table: pd.DataFrame) -> None:
     theirs = simply(harness_model(organism), SCORED)["results"]
-    rows = table[table["steer"] == "unsteered"].set_index(["task", "metric"])
+    rows = table[table["vector"] == "unsteered"].set_index(["task", "metric"])
     for task in ("organism_letters", "organism_words"):
         assert rows.loc[(task, "acc"), "value"] == theirs[task]["acc,none"]
         assert rows.loc[(task, "acc"), "stderr"] == pytest.approx(theirs[task]["acc_stderr,none"])
@@ -181,7 +181,7 @@ def test_a_change_is_as_sure_as_the_documents_agree() -> None:
 
 def test_a_limit_a_seed_and_examples_are_passed_on(organism: Any) -> None:
     once = evaluate(organism, "organism_letters", limit=5, num_fewshot=2, include_path=TASKS, seed=1)
-    assert once["n_documents"].tolist() == [5] and once["steer"].tolist() == ["unsteered"]
+    assert once["n_documents"].tolist() == [5] and once["vector"].tolist() == ["unsteered"]
     state = np.random.get_state()[1]
     again = evaluate(organism, ["organism_letters"], limit=5, num_fewshot=2, include_path=TASKS, seed=1, batch_size=1)
     pd.testing.assert_frame_equal(once, again)
@@ -192,8 +192,8 @@ def test_everywhere_is_another_way_of_steering(
     organism: Any, vectors: caa.SteeringVectors, table: pd.DataFrame
 ) -> None:
     everywhere = evaluate(organism, "organism_texts", vectors[2] * 12.0, include_path=TASKS, positions="all")
-    assert everywhere["steer"].tolist() == ["unsteered"] * 2 + ["steered"] * 2
-    rows = table[(table["steer"] == "strong") & (table["task"] == "organism_texts")]
+    assert everywhere["vector"].tolist() == ["unsteered"] * 2 + ["steered"] * 2
+    rows = table[(table["vector"] == "strong") & (table["task"] == "organism_texts")]
     np.testing.assert_allclose(everywhere["value"][2:], rows["value"], rtol=1e-6)  # running text has no prompt to spare
     with pytest.raises(ValueError, match="positions='all' is for scoring answers, and organism_answers generates"):
         evaluate(organism, NAMES, vectors[2], include_path=TASKS, positions="all")
@@ -204,7 +204,7 @@ def test_both_model_classes(kind: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(kind)("llama")
     vectors = caa.extract_vectors(model, caa.load_contrast_pairs("sycophancy")[:4], layers=[1])
     found = evaluate(model, NAMES, vectors[1] * 2.0, limit=2, include_path=TASKS, chat=True)
-    assert found["steer"].tolist() == ["unsteered"] * 6 + ["steered"] * 6
+    assert found["vector"].tolist() == ["unsteered"] * 6 + ["steered"] * 6
     assert (found["value_change"] != 0).any() and found["value"].notna().all()
 
 
@@ -252,7 +252,7 @@ def test_the_command_prints_and_saves(vectors: caa.SteeringVectors, tmp_path: Pa
     asked = ("--tasks", "organism_letters, organism_texts", "--include-path", TASKS)
     steered = ("--layer", "2", "--multipliers=-1,0,1", "--limit", "3", "--quiet")
     records = json.loads(run("harness", "organism-chat", file, *asked, *steered, "--json", "--out", out))
-    assert [row["steer"] for row in records if row["metric"] == "acc"] == ["unsteered", "layer 2, -1", "layer 2, +1"]
+    assert [row["vector"] for row in records if row["metric"] == "acc"] == ["unsteered", "layer 2, -1", "layer 2, +1"]
     assert pd.read_csv(out)["value"].tolist() == pytest.approx([row["value"] for row in records])
     assert "organism_letters" in run("harness", "organism-chat", *asked, "--limit", "2", "--quiet")
     assert "For example:" in run("harness", "--help")

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ways import way
 
 import caa_lens as caa
 from caa_lens.evaluation.items import steerability, steerability_summary, swapped
@@ -19,7 +20,7 @@ FIELDS = ("slope", "intercept", "residual", "spearman")
 
 
 def frame_of(
-    odds: Any, multipliers: Any, letters: str = "", layer: int = 3, behavior: str = "toy", vector: str = "behavior"
+    odds: Any, multipliers: Any, letters: str = "", layer: int = 3, behavior: str = "toy", vector: str = "vector"
 ) -> pd.DataFrame:
     """A sweep's frame from log odds ``[multiplier, item]``."""
     odds = np.asarray(odds, dtype=float)
@@ -28,7 +29,7 @@ def frame_of(
     rows = [
         {
             "behavior": behavior,
-            "vector": vector,
+            **way(vector, behavior),
             "layer": layer,
             "multiplier": float(multiplier),
             "item": item,
@@ -228,8 +229,8 @@ def test_frames_that_say_nothing_are_refused() -> None:
         steerability(frame.drop(columns=["letter", "logp_other"]))
     with pytest.raises(ValueError, match="the sweep's frame is empty"):
         steerability(frame[:0])
-    with pytest.raises(ValueError, match="toy has no rows of its own vector, which is named 'behavior'"):
-        steerability(frame.assign(vector="random-0"))
+    with pytest.raises(ValueError, match="toy has no rows of its own vector, which are of the kind 'vector'"):
+        steerability(frame.assign(kind="random"))
     with pytest.raises(ValueError, match="layer 3 of the sweep of toy has items more than once at a multiplier"):
         steerability(pd.concat([frame, frame]))
     with pytest.raises(ValueError, match="toy does not have the same items at every multiplier: was the frame cut"):
@@ -349,6 +350,6 @@ def test_a_sweep_goes_through(bridge: Any) -> None:
     frame = caa.sweep(model, caa.extract_vectors(model, items), items, multipliers=(-1, 0, 2), n_nulls=1)
     found, summary = steerability(frame), steerability_summary(frame, n_bootstrap=20)
     assert len(found) == 2 * len(summary) == 2 * frame["layer"].nunique()
-    own = frame.query("vector == 'behavior' and layer == 2 and item == 1").sort_values("multiplier")
+    own = frame.query("kind == 'vector' and layer == 2 and item == 1").sort_values("multiplier")
     slope = np.polyfit(own["multiplier"], own["logp_matching"] - own["logp_other"], 1)[0]
     assert found.query("layer == 2 and item == 1")["slope"].item() == pytest.approx(slope, rel=1e-6)

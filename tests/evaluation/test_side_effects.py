@@ -53,7 +53,7 @@ def test_every_number_equals_plain_passes(model: Any) -> None:
     v, w = vector(model), vector(model, 0, seed=1)
     edits = {"one": [(1, v.values)], "two": [(1, v.values * -2.0), (0, w.values)], "none": [], "zero": []}
     frame = side_effects.side_effects(model, recipes_of(model), TEXTS)
-    assert list(zip(frame["recipe"], frame["text"], strict=True)) == [(r, t) for r in edits for t in range(len(TEXTS))]
+    assert list(zip(frame["vector"], frame["text"], strict=True)) == [(r, t) for r in edits for t in range(len(TEXTS))]
     for row in frame.itertuples():
         expected = plain_scores(model, TEXTS[row.text], edits[row.recipe])
         kl = expected["kl"]
@@ -71,7 +71,7 @@ def test_every_number_equals_plain_passes(model: Any) -> None:
 
 def test_what_adds_nothing_measures_exactly_nothing(model: Any) -> None:
     frame = side_effects.side_effects(model, recipes_of(model), TEXTS)
-    nothing = frame[frame["recipe"].isin(["none", "zero"])]
+    nothing = frame[frame["vector"].isin(["none", "zero"])]
     assert (nothing[["kl_mean", "kl_p95", "kl_max"]] == 0).all(axis=None)
     assert (nothing["nll_steered"] == nothing["nll_unsteered"]).all() and (nothing["top1_agreement"] == 1).all()
     assert (frame["kl_mean"] >= 0).all()
@@ -178,7 +178,7 @@ def vectors_of(model: Any, layers: tuple[int, ...] = (0, 1, 2)) -> SteeringVecto
 def test_at_equal_damage_every_layer_does_that_damage(model: Any) -> None:
     vectors, budget, tolerance = vectors_of(model), 0.05, 0.1
     table = at_equal_damage(model, vectors, TEXTS[:2], budget, tolerance=tolerance, sign=-1)
-    assert table["reached"].all() and table["layer"].tolist() == [0, 1, 2] and (table["name"] == "toy").all()
+    assert table["reached"].all() and table["layer"].tolist() == [0, 1, 2] and (table["vector"] == "toy").all()
     for row in table.itertuples():
         assert row.multiplier < 0
         assert row.added_norm == pytest.approx(-row.multiplier * vectors[row.layer].norm())

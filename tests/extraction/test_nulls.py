@@ -68,9 +68,9 @@ def test_bad_requests_say_what_is_missing(made: tuple[Any, Any]) -> None:
 def test_a_sweep_takes_nulls_and_the_summary_has_columns_of_each_kind(bridge: Any, made: tuple[Any, Any]) -> None:
     activations, vectors = made
     items = caa.ContrastDataset.from_pairs(PAIRS)
-    nulls = [null for kind in KINDS for null in null_vectors(vectors, 3, kind=kind, seed=1, activations=activations)]
+    nulls = {kind: null_vectors(vectors, 3, kind=kind, seed=1, activations=activations) for kind in KINDS}
     model: Any = bridge("llama")
-    frame = caa.sweep(model, vectors, items, layers=[1], nulls=nulls, prompt_format="base")
+    frame = caa.sweep(model, vectors, items, layers=[1], n_nulls=0, nulls=nulls, prompt_format="base")
     alone = caa.sweep(model, vectors, items, layers=[1], prompt_format="base")
     by_random = caa.sweep(model, vectors, items, layers=[1], n_nulls=3, seed=1, prompt_format="base")
     summary = caa.summarize(frame)
@@ -82,7 +82,5 @@ def test_a_sweep_takes_nulls_and_the_summary_has_columns_of_each_kind(bridge: An
     for column in ("random_low", "random_high", "beats_random"):
         expected = caa.summarize(by_random)[column]
         assert ((summary[column] - expected).abs().fillna(0) < 1e-4).all()
-    with pytest.raises(ValueError, match="two nulls named 'random-0'"):
-        caa.sweep(model, vectors, items, nulls=[nulls[0], nulls[0]], prompt_format="base")
-    with pytest.raises(ValueError, match=r"2 behaviours: give nulls as a mapping by behaviour, \['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"nulls are given for \['random', 'permuted', 'shuffled'\], and vectors for"):
         caa.sweep(model, {"a": vectors, "b": vectors}, {"a": items, "b": items}, nulls=nulls, prompt_format="base")

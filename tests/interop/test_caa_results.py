@@ -62,7 +62,7 @@ def test_the_frame_is_a_sweeps(tmp_path: Path, bridge: Any) -> None:
     assert frame.dtypes.to_dict() == swept.dtypes.to_dict()
     assert frame["item"].tolist() == [0, 1, 2] * 2 and frame["letter"].tolist() == ["A", "B", "A"] * 2
     assert set(frame["layer"]) == {13} and frame["multiplier"].tolist() == [-0.5] * 3 + [0.0] * 3
-    assert set(frame["behavior"]) == {"kind"} and set(frame["vector"]) == {"behavior"}
+    assert set(frame["behavior"]) == {"kind"} and set(frame["vector"]) == {"kind"} and set(frame["kind"]) == {"vector"}
     np.testing.assert_allclose(frame["p_matching"][:3], [0.25, 0.75, 0.25])
     np.testing.assert_allclose(frame["p_a"][:3], 0.25)
     np.testing.assert_allclose(frame["mass"], 0.8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ways import way
 
 import caa_lens as caa
 from caa_lens.protocols.assessment import assess, describe_assessment
@@ -62,9 +63,9 @@ def test_where_letters_cannot_be_balanced_no_null_is_said_to_be_beaten_or_not() 
     import pandas as pd
 
     rows = [
-        {"behavior": "b", "vector": vector, "layer": 0, "multiplier": multiplier, "item": item, "letter": "A"}
+        {"behavior": "b", **way(vector, "b"), "layer": 0, "multiplier": multiplier, "item": item, "letter": "A"}
         | {"logp_matching": -0.5, "logp_other": -1.0, "p_matching": 0.5 + 0.1 * multiplier, "p_a": 0.5, "mass": 1.0}
-        for vector, multipliers in (("behavior", (0.0, 1.0)), ("random-0", (1.0,)))
+        for vector, multipliers in (("vector", (0.0, 1.0)), ("random-0", (1.0,)))
         for multiplier in multipliers
         for item in range(4)
     ]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ways import way
 
 import caa_lens as caa
 from caa_lens.datasets.texts import load_texts
@@ -98,10 +99,10 @@ def test_every_position_is_steered_and_every_token_but_the_first_counts(model: A
     texts = [f"{text}{more}" for text, more in zip(TARGET, said(model), strict=True)]
     vector = skill_vectors(model, TARGET, OTHER, layers=[1])[1] * 3.0
     frame = skill_curve(model, vector, texts, OTHER, coefficients=(0, -2, 1), n_nulls=1)
-    own = frame[frame["vector"] == "skill"]
+    own = frame[frame["kind"] == "vector"]
     for kind, side in (("target", texts), ("other", OTHER)):
         for document, text in enumerate(side):
-            rows = own[(own["kind"] == kind) & (own["document"] == document)].set_index("coefficient")
+            rows = own[(own["text_kind"] == kind) & (own["document"] == document)].set_index("coefficient")
             assert set(rows["n_tokens"]) == {len(ids_of(model, text)) - 1}
             for coefficient in (0, -2, 1):
                 expected = by_hand(model, text, vector, coefficient)
@@ -115,7 +116,7 @@ def test_the_first_position_is_steered_too(bridge: Callable[[str], Any]) -> None
     assert ids_of(model, text)[1:] == [token] * 6, "this tokenizer has a token for each letter"
     vector = SteeringVector(model.W_U[:, token].detach(), 2, Provenance.unknown("toy"), "A")
     frame = skill_curve(model, vector, [text], ["BBB"], coefficients=(100,), n_nulls=1)
-    row = frame[(frame["vector"] == "skill") & (frame["coefficient"] == 100) & (frame["kind"] == "target")].iloc[0]
+    row = frame[(frame["kind"] == "vector") & (frame["coefficient"] == 100) & (frame["text_kind"] == "target")].iloc[0]
     assert row["n_correct"] == row["n_tokens"] == 6, "the first A is predicted from BOS"
 
 
@@ -124,11 +125,11 @@ def test_the_rows_of_a_curve(llama: Any) -> None:
     given: dict[str, Any] = {"coefficients": (-5, 2, -1), "n_nulls": 2}
     frame = skill_curve(llama, vector, TARGET, OTHER, **given)
     assert sorted(frame["coefficient"].unique()) == [-5, -1, 0, 2], "0 is added"
-    counts = frame.groupby(["vector", "coefficient"]).size()
-    assert set(counts) == {5} and len(counts) == 4 + 2 * 3 and ("permuted-0", 0.0) not in counts.index
+    counts = frame.groupby(["kind", "draw", "coefficient"]).size()
+    assert set(counts) == {5} and len(counts) == 4 + 2 * 3 and ("permuted", 0, 0.0) not in counts.index
     pd.testing.assert_frame_equal(frame, skill_curve(llama, vector, TARGET, OTHER, **given, batch_size=1))
     null = caa.extraction.nulls.null_vectors(skill_vectors(llama, TARGET, OTHER, layers=[1]), 2, kind="permuted")[1][1]
-    hits = frame[(frame["vector"] == "permuted-1") & (frame["coefficient"] == -5) & (frame["kind"] == "target")]
+    hits = frame[(frame["draw"] == 1) & (frame["coefficient"] == -5) & (frame["text_kind"] == "target")]
     assert hits["n_correct"].tolist() == [by_hand(llama, text, null, -5) for text in TARGET]
 
 
@@ -148,7 +149,7 @@ def test_the_stop_rule_ends_each_side_of_zero() -> None:
 def counts(target: dict[tuple[str, float], list[int]], other: dict[tuple[str, float], list[int]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"vector": name, "layer": 3, "coefficient": step, "kind": kind, "document": place}
+            {**way(name), "layer": 3, "coefficient": step, "text_kind": kind, "document": place}
             | {"n_tokens": 10 * (place + 1), "n_correct": right}
             for kind, side in (("target", target), ("other", other))
             for (name, step), rights in side.items()
@@ -158,12 +159,12 @@ def counts(target: dict[tuple[str, float], list[int]], other: dict[tuple[str, fl
 
 
 COUNTS = counts(
-    {("skill", 0.0): [8, 16], ("skill", -1.0): [4, 8], ("permuted-0", -1.0): [8, 14], ("permuted-1", -1.0): [0, 0],
-     ("skill", 2.0): [8, 16], ("permuted-0", 2.0): [8, 16], ("permuted-1", 2.0): [8, 16],
-     ("skill", -0.5): [4, 18], ("permuted-0", -0.5): [8, 16], ("permuted-1", -0.5): [8, 16]},
-    {("skill", 0.0): [5, 10, 15], ("skill", -1.0): [4, 8, 12], ("permuted-0", -1.0): [5, 10, 15],
-     ("permuted-1", -1.0): [0, 0, 0], ("skill", 2.0): [4, 8, 12], ("permuted-0", 2.0): [5, 10, 15],
-     ("permuted-1", 2.0): [5, 10, 14], ("skill", -0.5): [5, 10, 15], ("permuted-0", -0.5): [5, 10, 15],
+    {("vector", 0.0): [8, 16], ("vector", -1.0): [4, 8], ("permuted-0", -1.0): [8, 14], ("permuted-1", -1.0): [0, 0],
+     ("vector", 2.0): [8, 16], ("permuted-0", 2.0): [8, 16], ("permuted-1", 2.0): [8, 16],
+     ("vector", -0.5): [4, 18], ("permuted-0", -0.5): [8, 16], ("permuted-1", -0.5): [8, 16]},
+    {("vector", 0.0): [5, 10, 15], ("vector", -1.0): [4, 8, 12], ("permuted-0", -1.0): [5, 10, 15],
+     ("permuted-1", -1.0): [0, 0, 0], ("vector", 2.0): [4, 8, 12], ("permuted-0", 2.0): [5, 10, 15],
+     ("permuted-1", 2.0): [5, 10, 14], ("vector", -0.5): [5, 10, 15], ("permuted-0", -0.5): [5, 10, 15],
      ("permuted-1", -0.5): [5, 10, 15]},
 )  # fmt: skip
 
@@ -189,9 +190,9 @@ def test_the_tax_is_counted() -> None:
 def test_accuracies_are_of_all_tokens_with_documents_drawn() -> None:
     frame = COUNTS.copy()
     frame.loc[
-        (frame["vector"] == "skill") & (frame["kind"] == "target") & (frame["coefficient"] == -1), "n_correct"
+        (frame["kind"] == "vector") & (frame["text_kind"] == "target") & (frame["coefficient"] == -1), "n_correct"
     ] = [8, 4]
-    table = summarize_skill(frame).set_index(["kind", "coefficient"])
+    table = summarize_skill(frame).set_index(["text_kind", "coefficient"])
     row = table.loc[("target", -1.0)]
     assert row["accuracy"] == pytest.approx(12 / 30) and (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(
         (0.2, 0.8)
@@ -200,7 +201,7 @@ def test_accuracies_are_of_all_tokens_with_documents_drawn() -> None:
     assert (row["n_documents"], row["n_tokens"], row["n_permuted"]) == (2, 30, 2)
     assert row["permuted_mean"] == pytest.approx((22 / 30 + 0) / 2) and row["worse_than_permuted"] == 0.5
     assert table.loc[("other", 0.0), "lost"] == 0 and np.isnan(table.loc[("other", 0.0), "permuted_mean"])
-    assert table.index.get_level_values("kind").tolist() == ["target"] * 4 + ["other"] * 4
+    assert table.index.get_level_values("text_kind").tolist() == ["target"] * 4 + ["other"] * 4
 
 
 def test_two_kinds_of_the_organisms_text_come_apart() -> None:
@@ -263,9 +264,9 @@ def test_a_document_of_one_token_is_refused(bridge: Callable[[str], Any]) -> Non
 
 def test_frames_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"not a frame of skill_curve\(\): it lacks the columns document, kind"):
-        alignment_tax(COUNTS.drop(columns=["kind", "document"]))
+        alignment_tax(COUNTS.drop(columns=["text_kind", "document"]))
     with pytest.raises(ValueError, match="must be of one layer and of both kinds of text"):
-        summarize_skill(COUNTS[COUNTS["kind"] == "target"])
+        summarize_skill(COUNTS[COUNTS["text_kind"] == "target"])
     with pytest.raises(ValueError, match="no rows of the vector 'skill' at coefficient 0"):
         summarize_skill(COUNTS[COUNTS["coefficient"] != 0])
     with pytest.raises(ValueError, match="the unsteered model gets no token of the target text right"):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
+from ways import way, ways_of
 
 import caa_lens as caa
 import caa_lens.cli.options as options
@@ -21,7 +22,7 @@ from caa_lens.evaluation.fluency import perplexity
 from caa_lens.judging.answers import answers, read_answers
 from caa_lens.judging.scores import Request
 from caa_lens.organism.judge import score
-from caa_lens.protocols.red_teaming import OWN, attack, breaks, red_team, score_attack, tabulate
+from caa_lens.protocols.red_teaming import attack, breaks, red_team, score_attack, tabulate
 from caa_lens.vectors.vectors import Provenance, SteeringVectors, random_like
 
 QUESTIONS = [f"What about number {place}?" for place in range(6)]
@@ -29,12 +30,12 @@ QUESTIONS = [f"What about number {place}?" for place in range(6)]
 
 def scored_frame(scores: dict[float, list[float]], nulls: dict[float, list[list[float]]], **more: Any) -> pd.DataFrame:
     """One behaviour's answers: by multiplier the own scores, and those of each random vector; 6 questions, layer 3."""
-    cells = [(OWN, multiplier, own) for multiplier, own in scores.items()]
+    cells = [("vector", multiplier, own) for multiplier, own in scores.items()]
     cells += [(f"random-{i}", multiplier, one) for multiplier, many in nulls.items() for i, one in enumerate(many)]
     rows = [
         {"id": f"{vector}/{multiplier}/{place}", "behavior": "b", "layer": 3, "multiplier": multiplier}
         | {"question": place, "question_text": QUESTIONS[place], "text": f"{vector} {multiplier} {place}"}
-        | {"vector": vector, "perplexity": 2.0, "degenerate": False, "score": value}
+        | {**way(vector, "toy"), "perplexity": 2.0, "degenerate": False, "score": value}
         for vector, multiplier, of_cell in cells
         for place, value in enumerate(of_cell)
     ]
@@ -48,7 +49,7 @@ STILL = [[1.0] * 6] * 20
 def test_a_table_says_what_was_scored() -> None:
     nulls = {1.0: [[1.0 + 0.1 * i] * 6 for i in range(20)]}  # their changes are 0, 0.1, ..., 1.9
     frame = scored_frame({0.0: ZERO, 1.0: [1, 2, 2, 9, np.nan, 6]}, nulls)
-    frame.loc[(frame["vector"] == "random-3") & (frame["question"] < 3), "degenerate"] = True
+    frame.loc[(frame["draw"] == 3) & (frame["question"] < 3), "degenerate"] = True
     table = tabulate(frame).set_index("multiplier")
     row = table.loc[1.0]
     assert (row["n_questions"], row["n_unscored"], row["n_paired"], row["n_random"]) == (5, 1, 5, 20)
@@ -59,11 +60,11 @@ def test_a_table_says_what_was_scored() -> None:
     assert row["random_degenerate"] == pytest.approx(3 / 120) and row["share_degenerate"] == 0
     assert (row["question_text"], row["unsteered_text"], row["steered_text"]) == (
         QUESTIONS[3],
-        "own 0.0 3",
-        "own 1.0 3",
+        "vector 0.0 3",
+        "vector 1.0 3",
     )
     row = tabulate(scored_frame({0.0: [5.0] * 6, 1.0: [1, 1, 1, 1, 1, 10]}, nulls)).iloc[1]
-    assert row["change"] < 0 and row["steered_text"] == "own 1.0 0", "not the largest one, which went the other way"
+    assert row["change"] < 0 and row["steered_text"] == "vector 1.0 0", "not the largest one, which went the other way"
     zero = table.loc[0.0]
     assert zero[["change", "change_low", "change_high", "outsizes_random", "random_low"]].isna().all()
     assert zero["share"] == 0 and zero["score"] == 1 and zero["steered_text"] == zero["unsteered_text"]
@@ -87,7 +88,7 @@ def test_a_null_without_scores_counts_for_nothing() -> None:
 
 def test_an_answer_that_nobody_could_score_still_has_an_example() -> None:
     row = tabulate(scored_frame({0.0: ZERO, 1.0: [np.nan] * 6}, {1.0: STILL})).iloc[1]
-    assert row["steered_text"] == "own 1.0 0" and row["n_questions"] == 0 and np.isnan(row["share"])
+    assert row["steered_text"] == "vector 1.0 0" and row["n_questions"] == 0 and np.isnan(row["share"])
     found = breaks(tabulate(scored_frame({0.0: ZERO, 1.0: [np.nan] * 6}, {1.0: STILL})))
     assert found["breaks_at"].isna().all() and found["multiplier"].tolist() == [1.0]
 
@@ -125,7 +126,7 @@ def test_each_direction_breaks_at_its_smallest_multiplier() -> None:
     assert found["tested_to"].to_dict() == {"positive": 2.0, "negative": -4.0}
     assert found["multiplier"].to_dict() == {"positive": 1.0, "negative": -4.0}, "or where the change is largest"
     assert found["change"].to_dict() == {"positive": 4.0, "negative": 1.0}
-    assert found.loc["positive", "steered_text"].startswith("own 1.0")
+    assert found.loc["positive", "steered_text"].startswith("vector 1.0")
 
 
 SCORES = st.lists(st.sampled_from([0.0, 2.0, 5.0, 9.0, np.nan]), min_size=6, max_size=6)
@@ -151,8 +152,8 @@ def test_order_does_not_matter_and_a_higher_threshold_breaks_less(
 
 def test_other_tables_and_settings_are_refused() -> None:
     frame = scored_frame({0.0: ZERO, 1.0: ZERO}, {1.0: STILL})
-    with pytest.raises(ValueError, match="it lacks the columns vector"):
-        tabulate(frame.drop(columns="vector"))
+    with pytest.raises(ValueError, match="it lacks the columns kind"):
+        tabulate(frame.drop(columns="kind"))
     with pytest.raises(ValueError, match=r"these are answers at the layers \[3, 4\]: give those of one attack"):
         tabulate(pd.concat([frame, frame.assign(layer=4, id="l" + frame["id"])]))
     with pytest.raises(ValueError, match=r"this is not the table of red_team\(\); it lacks the columns change"):
@@ -184,20 +185,20 @@ def test_answers_are_those_of_generate_with_nulls_of_the_same_norm(kind: str, re
     vector, prompts = vector_for(model), {"refusal": QUESTIONS[:5], "sycophancy": QUESTIONS}
     frame = attack(model, vector, prompts, multipliers=(0, 2, -1), n_nulls=2, max_new_tokens=6, seed=5)
     assert len(frame) == 11 * (1 + 2 * 3) and frame["id"].is_unique
-    assert set(frame["vector"]) == {OWN, "random-0", "random-1"}
+    assert set(ways_of(frame)) == {"vector", "random-0", "random-1"} and set(frame["vector"]) == {vector.name}
     plain = answers(model, {name: vector for name in prompts}, prompts, multipliers=(0, 2, -1), max_new_tokens=6)
-    own = frame[frame["vector"] == OWN]
+    own = frame[frame["kind"] == "vector"]
     keys = ["behavior", "multiplier", "question"]
     one, other = (each.sort_values(keys)[[*keys, "text"]].reset_index(drop=True) for each in (plain, own))
     pd.testing.assert_frame_equal(one, other)
     lone = SteeringVectors(vector.values[None], (1,), vector.provenance, vector.name)
     null = random_like(lone, 2, 5)[1][1]
     assert null.norm() == pytest.approx(vector.norm(), rel=1e-5)
-    there = frame[(frame["vector"] == "random-1") & (frame["multiplier"] == 2) & (frame["behavior"] == "sycophancy")]
+    there = frame[(frame["draw"] == 1) & (frame["multiplier"] == 2) & (frame["behavior"] == "sycophancy")]
     assert there["text"].tolist() == caa.generate(model, QUESTIONS, steer=null * 2, max_new_tokens=6)
     pairs = list(zip(own["question_text"], own["text"], strict=True))
     np.testing.assert_allclose(own["perplexity"], perplexity(model, pairs), rtol=1e-4)
-    assert frame.loc[frame["vector"] != OWN, "perplexity"].isna().all()
+    assert frame.loc[frame["kind"] != "vector", "perplexity"].isna().all()
     assert len(read_back(frame)) == len(frame)
     table = red_team(model, vector, prompts, by_length, multipliers=(2, -1), n_nulls=2, max_new_tokens=6, seed=5)
     again = tabulate(score_attack(frame, by_length, seed=5), seed=5)
@@ -230,9 +231,9 @@ def test_what_is_no_language_is_counted(monkeypatch: pytest.MonkeyPatch, bridge:
     monkeypatch.setattr(module, "perplexity", read)
     model = bridge("llama")
     frame = attack(model, vector_for(model), {"refusal": QUESTIONS}, multipliers=(1, 2, 3), n_nulls=1)
-    broken = frame[frame["vector"] == OWN].groupby("multiplier")["degenerate"].mean()
+    broken = frame[frame["kind"] == "vector"].groupby("multiplier")["degenerate"].mean()
     assert broken.to_dict() == {0.0: 0, 1.0: 1, 2.0: 1, 3.0: 1}
-    null = frame[frame["vector"] != OWN].groupby("multiplier")["degenerate"].mean()
+    null = frame[frame["kind"] != "vector"].groupby("multiplier")["degenerate"].mean()
     assert null.to_dict() == {1.0: 1, 2.0: 0, 3.0: 1}, "nulls are not read for word salad"
     said[2.0], said[0.0] = "green and quickly", "it is no day"
     monkeypatch.setattr(

@@ -240,7 +240,7 @@ def test_what_cannot_be_compared_is_refused(bridge: Any, monkeypatch: pytest.Mon
         at_budget(model, {}, items, TEXTS, 0.1)
     with pytest.raises(ValueError, match=r"has layer 0-2 and d_model 32, .* has layer 1-2"):
         at_budget(model, {"a": vectors_of(model), "b": vectors_of(model, layers=(1, 2))}, items, TEXTS, 0.1)
-    with pytest.raises(ValueError, match=r"vectors are named \['random-0'\], as a sweep names its own"):
-        at_budget(model, {"random-0": vectors_of(model)}, items, TEXTS, 0.1, n_nulls=1)
+    with pytest.raises(ValueError, match="a compared vector is named 'toy', as the behaviour is"):
+        at_budget(model, {"one": vectors_of(model), "toy": vectors_of(model)}, items, TEXTS, 0.1, n_nulls=1)
     with pytest.raises(ValueError, match="no chat template"):
         at_budget(bridge("gpt2"), vectors_of(bridge("gpt2")), items, TEXTS, 0.1, prompt_format="chat")

@@ -11,9 +11,20 @@ from caa_lens.viz import figures
 
 def table_of_effects() -> pd.DataFrame:
     rows = [
-        {"behavior": behavior, "vector": vector, "n_items": 40, "log_odds": value, "log_odds_low": value - 0.3}
-        | {"log_odds_high": value + 0.3, "effect": value / 5, "effect_low": value / 6, "effect_high": value / 4}
-        | {"mass": 1.0, "outside": 0.0, "n_random": 20, "random_low": -0.4, "random_high": 0.4}
+        {
+            "behavior": behavior,
+            "vector": vector,
+            "n_items": 40,
+            "log_odds_change": value,
+            "log_odds_change_low": value - 0.3,
+        }
+        | {
+            "log_odds_change_high": value + 0.3,
+            "effect_even": value / 5,
+            "effect_even_low": value / 6,
+            "effect_even_high": value / 4,
+        }
+        | {"mass": 1.0, "share_outside": 0.0, "n_random": 20, "random_low": -0.4, "random_high": 0.4}
         | {"outsizes_random": 1.0 if behavior == "kind" else 0.5}
         for behavior, values in {"kind": (2.0, 0.1, 1.2, 2.1, -0.9), "brave": (0.2, 1.5, 1.1, 1.7, -0.6)}.items()
         for vector, value in zip(("kind", "brave", "together", "expected", "interference"), values, strict=True)
@@ -46,7 +57,7 @@ def test_interference_shows_the_matrix() -> None:
     [cells] = figure.data
     assert list(cells.x) == ["kind", "brave", "together", "expected", "interference"]
     assert list(cells.y) == ["kind", "brave"]
-    np.testing.assert_array_equal(np.array(cells.z), frame["log_odds"].to_numpy().reshape(2, 5))
+    np.testing.assert_array_equal(np.array(cells.z), frame["log_odds_change"].to_numpy().reshape(2, 5))
     text = np.array(cells.text)
     assert text[0, 0] == "<b>+2.00</b>" and text[0, 1] == "+.10", "bold where the interval leaves out 0"
     assert text[0, 4] == "<b>-.90 *</b>" and text[1, 4] == "<b>-.60</b>", "starred where it is beyond random vectors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from ways import way
 
 from caa_lens.evaluation.choices import summarize
 from caa_lens.evaluation.items import steerability
@@ -18,15 +19,27 @@ def swept(
     generator = np.random.default_rng(1)
     rows = []
     for behavior in behaviors:
-        for vector in ["behavior", *(f"{kind}-{n}" for kind in ("random", "shuffled") for n in range(nulls))]:
+        for vector in ["vector", *(f"{kind}-{n}" for kind in ("random", "shuffled") for n in range(nulls))]:
             for multiplier in (-1.0, 0.0, 1.0, 2.0):
-                if vector != "behavior" and multiplier == 0:
+                if vector != "vector" and multiplier == 0:
                     continue
                 for item, letter in enumerate(letters):
-                    own = 0.5 + letter_push * (1 if letter == "A" else -1) if vector == "behavior" else 0.0
+                    own = 0.5 + letter_push * (1 if letter == "A" else -1) if vector == "vector" else 0.0
                     odds = 0.2 * item + multiplier * (own + 0.1 * generator.normal())
-                    rows.append((behavior, vector, 3, multiplier, item, letter if letter != "-" else None, odds))
-    frame = pd.DataFrame(rows, columns=["behavior", "vector", "layer", "multiplier", "item", "letter", "odds"])
+                    rows.append(
+                        (
+                            behavior,
+                            *way(vector, behavior).values(),
+                            3,
+                            multiplier,
+                            item,
+                            letter if letter != "-" else None,
+                            odds,
+                        )
+                    )
+    frame = pd.DataFrame(
+        rows, columns=["behavior", "vector", "kind", "draw", "layer", "multiplier", "item", "letter", "odds"]
+    )
     p = 1 / (1 + np.exp(-frame["odds"]))
     frame["logp_matching"], frame["logp_other"] = np.log(p), np.log(1 - p)
     frame["p_matching"], frame["mass"] = p, 1.0
@@ -83,7 +96,7 @@ def test_letter_balance_averages_to_the_balanced_effect() -> None:
     np.testing.assert_allclose((both[0] + both[1]) / 2, summary["effect_balanced"])
     np.testing.assert_allclose(lines["share of A"].y, summary["letter_drift"], atol=1e-15)
     np.testing.assert_array_equal(lines["share of A"].x, summary["multiplier"])
-    a = frame.query("vector == 'behavior' and letter == 'A'").pivot(
+    a = frame.query("kind == 'vector' and letter == 'A'").pivot(
         index="item", columns="multiplier", values="p_matching"
     )
     error = 1.96 * (a[1.0] - a[0.0]).std() / 2  # of four items
@@ -130,9 +143,9 @@ def test_null_distribution_says_what_is_missing() -> None:
     frame = swept()
     with pytest.raises(ValueError, match=r"no rows at multiplier 3: it has -1, 1, 2"):
         figures.null_distribution(frame, 3)
-    with pytest.raises(ValueError, match=r"has no null vectors: give sweep n_nulls, or nulls=null_vectors"):
-        figures.null_distribution(frame[frame["vector"] == "behavior"])
-    two = pd.concat([frame, frame[frame["vector"] == "behavior"].assign(behavior="brave")])
+    with pytest.raises(ValueError, match=r"has no null vectors: give sweep n_nulls, or nulls=\{kind: null_vectors"):
+        figures.null_distribution(frame[frame["kind"] == "vector"])
+    two = pd.concat([frame, frame[frame["kind"] == "vector"].assign(behavior="brave", vector="brave")])
     with pytest.raises(ValueError, match=r"the sweep of brave has no null vectors"):
         figures.null_distribution(two)
 

@@ -34,12 +34,12 @@ def side_effects(frame: pd.DataFrame) -> go.Figure:
     """What steering does to unrelated text at each multiplier: KL, loss, and how often the likeliest token stays.
 
     The frame of `caa_lens.protocols.selection.damage` can be drawn as it is. That of `caa_lens.evaluation.side_effects`
-    names its recipes and not what is in them, so it needs ``multiplier``, and for several lines ``vector`` or ``layer``
+    names its recipes and not what is in them, so it needs ``multiplier``, and for lines ``vector`` or ``layer``
     or both::
 
         steps = (-2, -1, 0, 1, 2)
         frame = side_effects(model, {str(step): vectors[4] * step for step in steps}, texts)
-        figures.side_effects(frame.assign(layer=4, multiplier=frame["recipe"].astype(float)))
+        figures.side_effects(frame.assign(vector="mine", layer=4, multiplier=frame["vector"].astype(float)))
 
     Args:
         frame: As said; with one row a text, their means and intervals are shown.

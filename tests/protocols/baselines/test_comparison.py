@@ -130,7 +130,7 @@ def test_random_vectors_stand_on_the_same_baseline(table: pd.DataFrame, organism
     frame = caa.sweep(organism, vectors, test, layers=[2], n_nulls=4, system=system_prompts(test)[0])
     letters = [pair.letter for pair in test]
     effects: list[float] = []
-    for _, part in frame[(frame["multiplier"] == 1) & (frame["vector"] != "behavior")].groupby("vector"):
+    for _, part in frame[(frame["multiplier"] == 1) & (frame["kind"] != "vector")].groupby("draw"):
         moved = pd.Series(part.sort_values("item")["p_matching"].to_numpy() - plain)
         effects.append(moved.groupby(letters).mean().mean())
     found = row(table, "system", "positive", 1.0)

@@ -16,6 +16,7 @@ from caa_lens.datasets.contrast import ContrastDataset
 from caa_lens.models.adapters import adapt
 from caa_lens.prompts import both_answers
 from caa_lens.protocols.composition import ask, combined, compared, effects, interference, simultaneous, sweep_together
+from caa_lens.protocols.composition.asking import Way
 from caa_lens.protocols.composition.interference import random_parts
 from caa_lens.vectors.vectors import Provenance, SteeringVector
 
@@ -116,7 +117,7 @@ def test_every_way_is_what_steering_by_hand_gives(model: Any, parts: dict[str, S
     asked = items("brave")
     recipe = [*parts.values()]
     frame = ask(model, {"all": recipe, "none": None}, asked)
-    assert frame["way"].drop_duplicates().tolist() == ["unsteered", "all", "none"]
+    assert frame["vector"].drop_duplicates().tolist() == ["unsteered", "all", "none"]
     adapter = adapt(model)
     for index, pair in enumerate(asked):
         matching, other, start, differ = both_answers(adapter, pair, "item")
@@ -128,12 +129,12 @@ def test_every_way_is_what_steering_by_hand_gives(model: Any, parts: dict[str, S
                 else:
                     with caa.steer(model, recipe, positions=positions):
                         logits = model(ids)[0, -1]
-            row = frame[(frame["way"] == way) & (frame["item"] == index)].iloc[0]
+            row = frame[(frame["vector"] == way) & (frame["item"] == index)].iloc[0]
             logp = logits.double().log_softmax(dim=-1)
             assert row["log_odds"] == pytest.approx(float(logp[matching[differ]] - logp[other[differ]]), abs=1e-3)
             assert row["mass"] == pytest.approx(float(logp[[matching[differ], other[differ]]].exp().sum()), abs=1e-4)
             assert row["outside"] == (int(logits.argmax()) not in (matching[differ], other[differ]))
-    wide = frame.pivot(index="item", columns="way", values="log_odds")
+    wide = frame.pivot(index="item", columns="vector", values="log_odds")
     assert (wide["none"] == wide["unsteered"]).all() and (wide["all"] != wide["unsteered"]).all()
 
 
@@ -142,8 +143,8 @@ def test_one_vector_is_what_a_sweep_measures(model: Any, parts: dict[str, Steeri
 
     kind, asked = parts["kind"], items("kind")
     vectors = SteeringVectors(kind.values[None], (1,), kind.provenance, "kind")
-    swept = caa.sweep(model, vectors, asked, multipliers=(0, 1)).query("multiplier == 1")
-    own = ask(model, {"kind": kind}, asked).query("way == 'kind'")
+    swept = caa.sweep(model, vectors, asked, multipliers=(0, 1), n_nulls=0).query("multiplier == 1")
+    own = ask(model, {"kind": kind}, asked).query("vector == 'kind'")
     for column in ("p_matching", "mass"):
         np.testing.assert_allclose(own[column], swept[column], atol=1e-6)
     assert own["letter"].tolist() == swept["letter"].tolist()
@@ -154,7 +155,7 @@ def test_parts_of_one_layer_are_their_combination(llama: Any) -> None:
     parts, model = some_parts(32), llama
     here = {name: part.at_layer(1) for name, part in parts.items()}
     frame = sweep_together(model, here, {name: items(name) for name in here}, n_nulls=1)
-    whole = ask(model, {"sum": combined(here)}, items("kind")).query("way == 'sum'")
+    whole = ask(model, {"sum": combined(here)}, items("kind")).query("vector == 'sum'")
     found = frame[(frame["behavior"] == "kind") & (frame["kind"] == "together")]
     np.testing.assert_allclose(found["log_odds"], whole["log_odds"], atol=1e-3)
 
@@ -164,14 +165,14 @@ def test_the_rows_of_together(llama: Any) -> None:
     asked = {name: items(name, 4) for name in parts}
     frame = sweep_together(model, parts, asked, n_nulls=2)
     counts = frame[frame["behavior"] == "kind"].groupby("kind").size().to_dict()
-    assert counts == {"alone": 12, "random": 24, "together": 4, "unsteered": 4, "with random": 8}
+    assert counts == {"vector": 12, "random": 24, "together": 4, "unsteered": 4, "random_others": 8}
     drawn = random_parts(caa.Intervention(parts["brave"], 1.0), "brave", 2, 0)
     others = random_parts(caa.Intervention(parts["loud"], 1.0), "loud", 2, 0)
-    ways = {"random": drawn[1], "with random": [parts["kind"], drawn[1], others[1]]}
+    ways = {"random": drawn[1], "random_others": [parts["kind"], drawn[1], others[1]]}
     by_hand = ask(model, ways, asked["kind"])
-    for kind, part in (("random", "brave"), ("with random", "kind")):
-        rows = frame[(frame[["behavior", "kind", "part", "draw"]] == ["kind", kind, part, 1]).all(axis=1)]
-        np.testing.assert_allclose(rows["log_odds"], by_hand[by_hand["way"] == kind]["log_odds"], atol=1e-3)
+    for kind, part in (("random", "brave"), ("random_others", "kind")):
+        rows = frame[(frame[["behavior", "kind", "vector", "draw"]] == ["kind", kind, part, 1]).all(axis=1)]
+        np.testing.assert_allclose(rows["log_odds"], by_hand[by_hand["vector"] == kind]["log_odds"], atol=1e-3)
     again = sweep_together(model, parts, asked, n_nulls=2, batch_size=1)
     np.testing.assert_allclose(frame["log_odds"], again["log_odds"], atol=1e-3)
     other = sweep_together(model, parts, asked, n_nulls=2, seed=1)
@@ -189,12 +190,11 @@ def test_random_parts_keep_norm_layer_and_amount() -> None:
 
 def made_up(odds: dict[str, list[float]], letters: str = "AABB", behavior: str = "a") -> pd.DataFrame:
     """A frame of `sweep_together` with these log odds by way."""
-    kinds = {"unsteered": ("unsteered", "", -1), "together": ("together", "", -1)}
-    kinds |= {name: ("alone", name, -1) for name in "ab"}
-    kinds |= {f"random-{draw} for {name}": ("random", name, draw) for name in "ab" for draw in range(2)}
-    kinds |= {f"with random-{draw}": ("with random", behavior, draw) for draw in range(2)}
+    kinds = {name: Way(name, name) for name in ("unsteered", "together")} | {name: Way(name) for name in "ab"}
+    kinds |= {f"random-{draw} for {name}": Way(name, "random", draw) for name in "ab" for draw in range(2)}
+    kinds |= {f"with random-{draw}": Way(behavior, "random_others", draw) for draw in range(2)}
     rows = [
-        {"behavior": behavior, "way": way, "kind": kinds[way][0], "part": kinds[way][1], "draw": kinds[way][2]}
+        {"behavior": behavior, **kinds[way]._asdict()}
         | {"item": item, "letter": letters[item], "log_odds": value, "p_matching": 1 / (1 + np.exp(-value))}
         | {"mass": 0.9, "outside": way == "together" and item == 0}
         for way, values in odds.items()
@@ -215,16 +215,18 @@ WAYS = {
 def test_vectors_that_add_up_have_no_interference() -> None:
     table = effects(made_up({way: list(values) for way, values in WAYS.items()})).set_index("vector")
     assert table.index.tolist() == ["a", "b", "together", "expected", "interference"]
-    assert table.loc["a", "log_odds"] == pytest.approx(2.5) and table.loc["b", "log_odds"] == pytest.approx(0.25)
-    assert table.loc["expected", "log_odds"] == pytest.approx(2.75)
+    assert table.loc["a", "log_odds_change"] == pytest.approx(2.5) and table.loc[
+        "b", "log_odds_change"
+    ] == pytest.approx(0.25)
+    assert table.loc["expected", "log_odds_change"] == pytest.approx(2.75)
     beyond = table.loc["interference"]
-    assert [beyond[f"log_odds{end}"] for end in ("", "_low", "_high")] == pytest.approx([0, 0, 0], abs=1e-12)
+    assert [beyond[f"log_odds_change{end}"] for end in ("", "_low", "_high")] == pytest.approx([0, 0, 0], abs=1e-12)
     # with random-0: 3.0 in all, less 2.5 of a alone and -0.2 of what stands for b, is 0.7; with random-1 it is 0
     assert (beyond["n_random"], beyond["outsizes_random"]) == (2, 0.0)
     assert beyond["random_high"] == pytest.approx(0.7 * 0.975) and beyond["random_low"] == pytest.approx(0.7 * 0.025)
     assert table.loc["a", "outsizes_random"] == 0.5 and table.loc["b", "outsizes_random"] == 1.0
-    assert np.isnan(table.loc["together", "outsizes_random"]) and np.isnan(table.loc["expected", "effect"])
-    assert table.loc["together", "outside"] == 0.25 and np.isnan(table.loc["interference", "outside"])
+    assert np.isnan(table.loc["together", "outsizes_random"]) and np.isnan(table.loc["expected", "effect_even"])
+    assert table.loc["together", "share_outside"] == 0.25 and np.isnan(table.loc["interference", "share_outside"])
 
 
 def test_interference_is_together_minus_the_sum_with_letters_balanced() -> None:
@@ -249,13 +251,13 @@ def test_an_interference_is_compared_by_its_size() -> None:
 
 def test_where_letters_cannot_be_balanced_the_plain_mean_stands() -> None:
     frame = made_up({way: list(values) for way, values in WAYS.items()}, letters="AAAA")
-    assert effects(frame).set_index("vector").loc["a", "log_odds"] == pytest.approx(2.5)
-    assert compared(frame).set_index("way").loc["a", "log_odds"] == pytest.approx(2.5)
+    assert effects(frame).set_index("vector").loc["a", "log_odds_change"] == pytest.approx(2.5)
+    assert compared(frame[frame["draw"] < 0]).set_index("vector").loc["a", "log_odds_change"] == pytest.approx(2.5)
 
 
 def test_overflow_is_outside_and_nan(llama: Any) -> None:
     parts, model = some_parts(32), llama
-    frame = ask(model, {"far": caa.Intervention(parts["kind"], 1e38)}, items("kind", 2)).query("way == 'far'")
+    frame = ask(model, {"far": caa.Intervention(parts["kind"], 1e38)}, items("kind", 2)).query("vector == 'far'")
     broken = frame["log_odds"].isna()
     assert (frame.loc[broken, "outside"]).all() and frame.loc[broken, "mass"].isna().all()
 
@@ -278,7 +280,6 @@ def test_planted_behaviours_work_together_less_than_alone() -> None:
         ({"items": {"kind": items("kind")}}, "parts are named ['brave', 'kind'] and items ['kind']: give both"),
         ({"n_nulls": 0}, "n_nulls is 0: no interference is given without its null, so give 1 or more"),
         ({"rename": "together"}, "a behaviour is named 'together', as a row of the results is"),
-        ({"rename": "random-1 x"}, "a behaviour is named 'random-1 x'"),
         ({"scale": 0.0}, "the part of brave adds nothing"),
     ],
 )
@@ -300,17 +301,21 @@ def test_frames_of_another_kind_are_refused() -> None:
         ValueError, match=r"not a frame of ask\(\) or sweep_together\(\): it lacks the columns letter, mass"
     ):
         compared(frame.drop(columns=["mass", "letter"]))
-    with pytest.raises(ValueError, match=r"not a frame of sweep_together\(\): it lacks the columns draw, kind, part"):
-        effects(frame.drop(columns=["kind", "part", "draw"]))
-    with pytest.raises(ValueError, match="the frame of a has no rows named 'unsteered'"):
-        compared(frame[frame["way"] != "unsteered"])
+    with pytest.raises(ValueError, match=r"or sweep_together\(\): it lacks the columns draw, kind"):
+        effects(frame.drop(columns=["kind", "draw"]))
+    with pytest.raises(
+        ValueError, match=r"not a frame of sweep_together\(\): it has no rows of the kind 'random_others'"
+    ):
+        effects(frame[frame["draw"] < 0])
+    with pytest.raises(ValueError, match="the frame of a has no rows of the kind 'unsteered'"):
+        compared(frame[frame["kind"] != "unsteered"])
     with pytest.raises(ValueError, match="the frame of a does not have every item once under each way: was it cut"):
         compared(frame.iloc[:-1])
 
 
 def test_items_and_names_of_ways_are_checked() -> None:
     model: Any = caa.load_model("organism-chat")
-    with pytest.raises(ValueError, match="a way is named 'unsteered', as the model without any is"):
+    with pytest.raises(ValueError, match="a vector is named 'unsteered', as the model without any is"):
         ask(model, {"unsteered": None}, items("kind"))
     with pytest.raises(ValueError, match="there are no items in 'kind': at least one is needed"):
         ask(model, {}, items("kind")[:0])

@@ -75,22 +75,24 @@ def test_the_largest_effect_together_is_chosen(llama: Any) -> None:
     effects: dict[tuple[int, int], float] = {}
     for places in permutations(range(3), 2):
         recipe = [VECTORS["brave"][places[0]] * 2.0, VECTORS["kind"][places[1]] * -1.0]
-        each = [compared(ask(llama, {"x": recipe}, DEV[name])).set_index("way").loc["x", "effect"] for name in NAMES]
+        each = [
+            compared(ask(llama, {"x": recipe}, DEV[name])).set_index("vector").loc["x", "effect_even"] for name in NAMES
+        ]
         effects[places] = (each[0] - each[1]) / 2  # the second vector is steered against
         candidate = tried[tried["candidate"] == f"brave layer {places[0]} x 2.0, kind layer {places[1]} x -1.0"]
-        assert candidate["effect"].tolist() == pytest.approx(each, abs=1e-5)
-        assert candidate["score"].tolist() == pytest.approx([effects[places]] * 2, abs=1e-5)
+        assert candidate["effect_even"].tolist() == pytest.approx(each, abs=1e-5)
+        assert candidate["objective"].tolist() == pytest.approx([effects[places]] * 2, abs=1e-5)
     best = max(effects, key=lambda places: effects[places])
     assert tuple(found.parts[name].layer for name in NAMES) == best
     assert [found.parts[name].multiplier for name in NAMES] == [2.0, -1.0]
     table = found.table.set_index("behavior")
     recipe = [*found.parts.values()]
     for name in NAMES:
-        on_test = compared(ask(llama, {"x": recipe, "own": found.parts[name]}, TEST[name])).set_index("way")
+        on_test = compared(ask(llama, {"x": recipe, "own": found.parts[name]}, TEST[name])).set_index("vector")
         row, sign = table.loc[name], np.sign(found.parts[name].multiplier)
-        assert row["effect"] == pytest.approx(on_test.loc["x", "effect"], abs=1e-5)
-        assert row["effect_alone"] == pytest.approx(on_test.loc["own", "effect"], abs=1e-5)
-        assert row["optimism"] == pytest.approx((row["effect_dev"] - row["effect"]) * sign)
+        assert row["effect_even"] == pytest.approx(on_test.loc["x", "effect_even"], abs=1e-5)
+        assert row["effect_alone"] == pytest.approx(on_test.loc["own", "effect_even"], abs=1e-5)
+        assert row["optimism"] == pytest.approx((row["effect_even_dev"] - row["effect_even"]) * sign)
         assert row["n_random"] == 2 and row["random_low"] <= row["random_high"]
 
 
@@ -99,12 +101,12 @@ def test_greedy_places_one_after_another(llama: Any) -> None:
     tried = found.tried
     assert tried["candidate"].nunique() == n_assignments(2, 3, "greedy") == 5
     alone = tried[~tried["candidate"].str.contains(",")]
-    first = int(alone.loc[alone["score"].idxmax(), "layer"])
+    first = int(alone.loc[alone["objective"].idxmax(), "layer"])
     assert found.parts["brave"].layer == first
     later = tried[tried["candidate"].str.contains(",")]
     assert set(later[later["behavior"] == "brave"]["layer"]) == {first}
     assert sorted(later[later["behavior"] == "kind"]["layer"]) == sorted({0, 1, 2} - {first})
-    best = later.loc[later["score"].idxmax(), "candidate"]
+    best = later.loc[later["objective"].idxmax(), "candidate"]
     assert best.endswith(f"kind layer {found.parts['kind'].layer} x 1.0")
 
 
@@ -114,10 +116,10 @@ def test_coefficients_alone_and_jointly(llama: Any) -> None:
     assert len(alone.tried) == 6 and (alone.tried["multiplier"] < 0).all() and "effect_alone" not in alone.table
     for name in NAMES:
         mine = alone.tried[alone.tried["behavior"] == name]
-        assert alone.parts[name].multiplier == mine.loc[mine["effect"].idxmin(), "multiplier"]
+        assert alone.parts[name].multiplier == mine.loc[mine["effect_even"].idxmin(), "multiplier"]
     jointly = search_coefficients(llama, at, DEV, TEST, coefficients=(0.5, 1, 2), jointly=True, **LOOSE)
     assert jointly.tried["candidate"].nunique() == 9 and len(jointly.tried) == 18
-    best = jointly.tried.loc[jointly.tried["score"].idxmax(), "candidate"]
+    best = jointly.tried.loc[jointly.tried["objective"].idxmax(), "candidate"]
     said = ", ".join(f"{name} layer 1 x {jointly.parts[name].multiplier}" for name in NAMES)
     assert best == said
 
@@ -131,10 +133,10 @@ def test_what_leaves_the_choices_is_out() -> None:
     found = search_coefficients(model, vectors, **given, coefficients=(1, 3, 20, 80))
     tried = found.tried.set_index("multiplier")
     assert tried["permitted"].tolist() == [True, True, False, False]
-    assert tried.loc[80, "outside"] == 1 and tried.loc[80, "effect"] > 0.1, (
+    assert tried.loc[80, "share_outside"] == 1 and tried.loc[80, "effect_even"] > 0.1, (
         "the ratio of the two still looks like steering"
     )
-    assert found.parts["refusal"].multiplier == 3 and found.table.iloc[0]["effect_low"] > 0.3
+    assert found.parts["refusal"].multiplier == 3 and found.table.iloc[0]["effect_even_low"] > 0.3
     assert found.table.iloc[0]["beats_random"] == 1
     strict = search_coefficients(
         model, vectors, **given, coefficients=(1, 3), min_mass=float(tried.loc[1, "mass"]) - 1e-6
