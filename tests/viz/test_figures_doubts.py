@@ -96,9 +96,7 @@ def test_letter_balance_averages_to_the_balanced_effect() -> None:
     np.testing.assert_allclose((both[0] + both[1]) / 2, summary["effect_balanced"])
     np.testing.assert_allclose(lines["share of A"].y, summary["letter_drift"], atol=1e-15)
     np.testing.assert_array_equal(lines["share of A"].x, summary["multiplier"])
-    a = frame.query("kind == 'vector' and letter == 'A'").pivot(
-        index="item", columns="multiplier", values="p_matching"
-    )
+    a = frame.query("kind == 'vector' and letter == 'A'").pivot(index="item", columns="multiplier", values="p_matching")
     error = 1.96 * (a[1.0] - a[0.0]).std() / 2  # of four items
     assert lines["matching letter A"].error_y.array[2] == pytest.approx(error)
     assert "4 items" in lines["matching letter A"].hovertext[0]
