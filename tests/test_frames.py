@@ -38,7 +38,7 @@ FRAMES: dict[str, Callable[[Any, Any], pd.DataFrame]] = {
     "sweep": lambda model, vectors: caa.sweep(model, vectors, ITEMS, n_nulls=1),
     "summarize": lambda model, vectors: caa.summarize(caa.sweep(model, vectors, ITEMS, n_nulls=1), n_bootstrap=5),
     "capabilities": lambda model, vectors: capabilities(
-        model, vectors, CapabilitySet("s", ITEMS, ("x",) * len(ITEMS), 0), n_nulls=1
+        model, vectors, CapabilitySet("s", ITEMS, ("x",) * len(ITEMS)), n_nulls=1
     ),
     "steerability": lambda model, vectors: steerability(caa.sweep(model, vectors, ITEMS, n_nulls=0)),
     "entanglement": lambda model, vectors: entanglement(

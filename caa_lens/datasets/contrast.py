@@ -219,26 +219,15 @@ class ContrastDataset(Sequence[ContrastPair]):
 
 
 Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
-"""Whatever takes pairs takes a dataset, or a list of pairs or of ``(prompt, positive, negative)``."""
 
 
 def as_dataset(pairs: Pairs, name: str = "custom") -> ContrastDataset:
-    """A dataset as it is, and a list of pairs or triples as a dataset of this name.
-
-    Raises:
-        TypeError: for a string, which is the name of a dataset or a file, and for what is no list.
-        ValueError: for no pairs, or as `ContrastDataset.from_pairs`.
-    """
+    """A dataset as it is, a list of pairs or triples as one of this name; a TypeError for a string, else a ValueError."""
     if isinstance(pairs, ContrastDataset):
         return pairs
     if isinstance(pairs, str):
         raise TypeError(
             f"pairs is the string {pairs[:60]!r}: load them first, with load_contrast_pairs({pairs[:60]!r})"
-        )
-    if not isinstance(pairs, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(
-            f"{type(pairs).__name__} {repr(pairs)[:60]} is no dataset: give a ContrastDataset, or a list of "
-            "(prompt, positive, negative)"
         )
     if not len(pairs):
         raise ValueError("no contrast pairs were given: at least one is needed")
