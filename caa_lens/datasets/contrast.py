@@ -222,7 +222,7 @@ Pairs = ContrastDataset | Sequence[ContrastPair | tuple[str, str, str]]
 
 
 def as_dataset(pairs: Pairs, name: str = "custom") -> ContrastDataset:
-    """A dataset as it is, a list of pairs or triples as one of this name; a TypeError for a string, else a ValueError."""
+    """A dataset as it is, and a list of pairs or triples as one of this name; a string is refused with a TypeError."""
     if isinstance(pairs, ContrastDataset):
         return pairs
     if isinstance(pairs, str):

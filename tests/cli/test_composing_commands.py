@@ -89,7 +89,9 @@ def test_compose_searches_layers(given: list[str | Path], folder: Path, bridge: 
     dev, test = ({name: each[start::2] for name, each in items.items()} for start in (0, 1))
     expected = search_layers(bridge("llama"), vectors, dev, test, layers=[0, 1, 2], max_outside=1.0, n_nulls=2)
     assert [row["layer"] for row in found["table"]] == expected.table["layer"].tolist()
-    assert [row["effect"] for row in found["table"]] == pytest.approx(expected.table["effect"].tolist(), abs=1e-5)
+    assert [row["effect_even"] for row in found["table"]] == pytest.approx(
+        expected.table["effect_even"].tolist(), abs=1e-5
+    )
     assert len(found["tried"]) == 12 and cells.is_file() and len(pd.read_csv(out)) == 2
     assert "optimism" in run(*asked)
     greedy = json.loads(run(*given, "--search", "greedy", "--max-outside", "1", "--json"))
@@ -118,7 +120,7 @@ def test_skills(folder: Path, tmp_path: Path) -> None:
     kept_curve = skill_curve(model, kept[1], *new, coefficients=(-3,), n_nulls=2)
     expected = alignment_tax(kept_curve)
     assert found["table"][0]["lost_target"] == pytest.approx(expected["lost_target"].item())
-    assert found["table"][0]["control_high"] == pytest.approx(expected["control_high"].item())
+    assert found["table"][0]["permuted_high"] == pytest.approx(expected["permuted_high"].item())
     assert len(pd.read_csv(out)) == 1 and len(found["largest_dimensions"]) == 3
     less = SteeringVectors.load(save)
     text = run(*asked, "--leave-out", "2", "--save", save)
