@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from caa_lens.datasets import load_contrast_pairs as load_contrast_pairs
     from caa_lens.datasets import load_questions as load_questions
     from caa_lens.evaluation.choices import choose_layer as choose_layer
-    from caa_lens.evaluation.choices import choose_layers as choose_layers
     from caa_lens.evaluation.choices import summarize as summarize
     from caa_lens.extraction import extract_activations as extract_activations
     from caa_lens.extraction import extract_vectors as extract_vectors
@@ -60,7 +59,6 @@ __all__ = [
     "SteeringVectors",
     "assess",
     "choose_layer",
-    "choose_layers",
     "describe_tokens",
     "extract_activations",
     "extract_vectors",
@@ -82,7 +80,6 @@ _HOME = {
     "SteeringVectors": "vectors",
     "assess": "protocols",
     "choose_layer": "evaluation.choices",
-    "choose_layers": "evaluation.choices",
     "describe_tokens": "prompts",
     "extract_activations": "extraction",
     "extract_vectors": "extraction",

@@ -12,7 +12,7 @@ from plain import PAIRS, assert_close_by_norm, plain_logits
 from ways import way
 
 import caa_lens as caa
-from caa_lens.evaluation.choices import sharing_nulls
+from caa_lens.evaluation.choices import choose_layers, sharing_nulls
 from caa_lens.extraction.nulls import null_vectors
 from caa_lens.prompts import format_prompt
 from caa_lens.vectors.vectors import random_like
@@ -291,9 +291,9 @@ def test_several_behaviours_have_a_layer_each() -> None:
     values = {(0.0, i): 0.5 for i in range(2)} | {(1.0, i): 0.8 for i in range(2)}
     frame = frame_of(values, "AB")
     summary = caa.summarize(pd.concat([frame, frame.assign(behavior="second")]))
-    assert caa.choose_layers(summary) == {"toy": 3, "second": 3}
+    assert choose_layers(summary) == {"toy": 3, "second": 3}
     with pytest.raises(
-        ValueError, match=r"the summary is of \['toy', 'second'\]: choose_layers\(\) gives the layer of each"
+        ValueError, match=r"the summary is of \['toy', 'second'\]: evaluation.choices.choose_layers\(\) gives"
     ):
         caa.choose_layer(summary)
 

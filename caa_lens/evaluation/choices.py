@@ -126,7 +126,7 @@ def choose_layer(summary: pd.DataFrame) -> int:
     """
     found = choose_layers(summary)
     if len(found) != 1:
-        raise ValueError(f"the summary is of {list(found)}: choose_layers() gives the layer of each behaviour")
+        raise ValueError(f"the summary is of {list(found)}: evaluation.choices.choose_layers() gives each its own")
     return next(iter(found.values()))
 
 

@@ -89,7 +89,9 @@ def test_compose_searches_layers(given: list[str | Path], folder: Path, bridge: 
     dev, test = ({name: each[start::2] for name, each in items.items()} for start in (0, 1))
     expected = search_layers(bridge("llama"), vectors, dev, test, layers=[0, 1, 2], max_outside=1.0, n_nulls=2)
     assert [row["layer"] for row in found["table"]] == expected.table["layer"].tolist()
-    assert [row["effect"] for row in found["table"]] == pytest.approx(expected.table["effect"].tolist(), abs=1e-5)
+    assert [row["effect_even"] for row in found["table"]] == pytest.approx(
+        expected.table["effect_even"].tolist(), abs=1e-5
+    )
     assert len(found["tried"]) == 12 and cells.is_file() and len(pd.read_csv(out)) == 2
     assert "optimism" in run(*asked)
     greedy = json.loads(run(*given, "--search", "greedy", "--max-outside", "1", "--json"))

@@ -264,7 +264,7 @@ def test_a_document_of_one_token_is_refused(bridge: Callable[[str], Any]) -> Non
 
 
 def test_frames_of_another_kind_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"not a frame of skill_curve\(\): it lacks the columns document, kind"):
+    with pytest.raises(ValueError, match=r"not a frame of skill_curve\(\): it lacks the columns document, text_kind"):
         alignment_tax(COUNTS.drop(columns=["text_kind", "document"]))
     with pytest.raises(ValueError, match="must be of one layer and of both kinds of text"):
         summarize_skill(COUNTS[COUNTS["text_kind"] == "target"])

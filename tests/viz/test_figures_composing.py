@@ -82,9 +82,10 @@ def test_the_tax_is_drawn_with_its_controls() -> None:
 
 def test_frames_of_another_kind_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"lacks the columns log_odds: .*give what caa_lens.protocols.composition.effects returns"
+        ValueError,
+        match=r"lacks the columns log_odds_change: .*give what caa_lens.protocols.composition.effects returns",
     ):
-        figures.interference(table_of_effects().drop(columns="log_odds"))
+        figures.interference(table_of_effects().drop(columns="log_odds_change"))
     with pytest.raises(
         ValueError, match=r"lacks the columns apart_low: .*caa_lens.protocols.broad_skills.alignment_tax returns"
     ):
