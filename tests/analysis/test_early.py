@@ -105,7 +105,7 @@ def test_the_readout_ranks_layers_as_the_sweep_does(shared_data: Path) -> None:
     model: Any = caa.load_model(folder)
     vectors = caa.extract_vectors(model, stories.pairs(), read="answer_end", prompt_format="plain")
     guess = analysis.early_layer(model, vectors, stories.items(), prompt_format="plain").set_index("layer")
-    frame = caa.sweep(model, vectors, stories.items(), multipliers=(-1, 0, 1), prompt_format="plain")
+    frame = caa.sweep(model, vectors, stories.items(), n_nulls=0, prompt_format="plain")
     frame["odds"] = frame["logp_matching"] - frame["logp_other"]
     odds = frame.pivot_table(index="layer", columns="multiplier", values="odds")
     effect = odds[1.0] - odds[-1.0]

@@ -66,7 +66,7 @@ def test_every_number_equals_plain_passes(model: Any) -> None:
             [expected["nll"].mean(), expected["nll_unsteered"].mean(), expected["agrees"].mean()],
             atol=1e-4,
         )
-    assert (frame.query("recipe == 'two'")["kl_mean"] > 0.01).all()
+    assert (frame.query("vector == 'two'")["kl_mean"] > 0.01).all()
 
 
 def test_what_adds_nothing_measures_exactly_nothing(model: Any) -> None:

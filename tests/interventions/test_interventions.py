@@ -219,8 +219,8 @@ def test_running_text_and_scores_take_any_intervention(model: Any) -> None:
         [Intervention(vector(), operation=Ablate()), Intervention(vector(0), site="attn_out")],
     )
     frame = side_effects(model, {"a": recipe, "zero": Intervention(vector(), 0.0, operation=Ablate())}, TEXTS[::2])
-    assert (frame.query("recipe == 'zero'")["kl_max"] == 0).all()
-    for row in frame.query("recipe == 'a'").itertuples():
+    assert (frame.query("vector == 'zero'")["kl_max"] == 0).all()
+    for row in frame.query("vector == 'a'").itertuples():
         ids = list(format_prompt(model, TEXTS[::2][row.text], prompt_format="plain").ids)
         logits = plain_changed(model, ids, changes_of(model, recipe, 1)).double().log_softmax(-1)[1:-1]
         nll = -logits.gather(1, torch.tensor(ids[2:]).unsqueeze(1)).mean()
@@ -240,7 +240,7 @@ def test_a_sweep_takes_a_site_and_an_operation(bridge: Any) -> None:
     items = caa.ContrastDataset.from_pairs([("Is it so?\n (A) yes\n (B) no", "(A)", "(B)"), ("a?", "(B)", "(A)")])
     vectors = SteeringVectors(torch.randn(4, tiny_models.D_MODEL), (0, 1, 2, 3), Provenance.unknown("toy"), "toy")
     frame = caa.sweep(
-        model, vectors, items, layers=[1], multipliers=[0.0, 0.5, 1.0], site="attn_out", operation=Ablate()
+        model, vectors, items, layers=[1], n_nulls=0, multipliers=[0.0, 0.5, 1.0], site="attn_out", operation=Ablate()
     )
     for row in frame.itertuples():
         pair = items[row.item]

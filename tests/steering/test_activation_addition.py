@@ -254,11 +254,11 @@ def test_running_text_has_it_at_the_front_and_masks_what_it_covers(model: Any) -
         def add(x: Tensor) -> Tensor:
             return torch.cat([x[:, :n] + found.delta, x[:, n:]], dim=1)
 
-        changes = [(LAYER, "resid_pre", add)] if row.recipe == "love" else []
+        changes = [(LAYER, "resid_pre", add)] if row.vector == "love" else []
         logp = plain_changed(model, ids, changes).double().log_softmax(-1)[n:-1]
         nll = -logp.gather(1, torch.tensor(ids[n + 1 :]).unsqueeze(1)).mean()
         assert row.n_tokens == len(ids) - n - 1 and row.nll_steered == pytest.approx(float(nll), abs=1e-4)
-    assert (frame.query("recipe == 'none'")["kl_max"] == 0).all()
+    assert (frame.query("vector == 'none'")["kl_max"] == 0).all()
     assert (frame.query("recipe != 'none'")["kl_mean"] > 1e-3).all()
     back = addition(model, "the one", "so", layer=LAYER, at="back")
     with pytest.raises(ValueError, match="in running text an addition is made at the front: give at='front'"):

@@ -84,7 +84,7 @@ def test_a_sweep_steers_only_the_items_it_holds_for(bridge: Any) -> None:
     vectors = SteeringVectors(torch.randn(4, tiny_models.D_MODEL) * 3, (0, 1, 2, 3), Provenance.unknown("toy"), "toy")
     cosines = similarities(model, vector(3), [pair.prompt for pair in items])
     condition = Condition(vector(3), float(cosines.median()))
-    frames = [caa.sweep(model, vectors, items, layers=[1], when=when) for when in (None, condition)]
+    frames = [caa.sweep(model, vectors, items, layers=[1], n_nulls=0, when=when) for when in (None, condition)]
     both = frames[0].merge(frames[1], on=["multiplier", "item"])
     base = frames[0].query("multiplier == 0").set_index("item")["logp_matching"]
     for row in both.itertuples():
