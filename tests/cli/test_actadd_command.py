@@ -65,7 +65,7 @@ def test_words_are_counted_beside_controls(
     saved = pd.read_parquet(tmp_path / "w.parquet")
     assert saved["text"].tolist() == counted["text"].tolist() and "loss" in saved
     text = run(*asked, *more)
-    assert "6 texts in each way" in text and "2 nonsense" in text and "beats random" in text
+    assert "6 texts in each way" in text and "2 nonsense" in text and "beyond random" in text
     by_hand = [*more[:2], "--samples", "1", *more[4:], "--out", tmp_path / "h.parquet"]
     for option, temperature in (("0.7", 0.7), ("0", 0.0)):
         run(*asked, *by_hand, "--temperature", option)

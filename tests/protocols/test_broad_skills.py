@@ -267,7 +267,7 @@ def test_frames_of_another_kind_are_refused() -> None:
         alignment_tax(COUNTS.drop(columns=["text_kind", "document"]))
     with pytest.raises(ValueError, match="must be of one layer and of both kinds of text"):
         summarize_skill(COUNTS[COUNTS["text_kind"] == "target"])
-    with pytest.raises(ValueError, match="no rows of the vector 'skill' at coefficient 0"):
+    with pytest.raises(ValueError, match="no rows of the kind 'vector' at coefficient 0"):
         summarize_skill(COUNTS[COUNTS["coefficient"] != 0])
     with pytest.raises(ValueError, match="the unsteered model gets no token of the target text right"):
         alignment_tax(COUNTS.assign(n_correct=0))

@@ -120,7 +120,7 @@ def actadd(
     if out is not None:
         save_frame(written, out)
     if not as_json:
-        typer.echo(f"{added!r}\n{written['text'].groupby(written['way']).size().iloc[0]} texts in each way\n")
+        typer.echo(f"{added!r}\n{(written['kind'] == 'vector').sum()} texts in each way\n")
     show_frame(table if as_json else _narrow(table), as_json=as_json)
     if out is not None and not as_json:
         typer.echo(f"\nwritten to {out}")
