@@ -313,6 +313,8 @@ def at_budget(
     first, *others = named
     for name in others:
         named[first].require_same_shape(named[name])
+    if named[first].name in others:
+        raise ValueError(f"a compared vector is named {named[first].name!r}, as the behaviour is: give it another name")
     for pair in items[:1]:
         format_prompt(model, pair.prompt, pair.positive, prompt_format=prompt_format, system=system)
     behavior = named[first].name

@@ -55,7 +55,7 @@ def test_every_number_equals_plain_passes(model: Any) -> None:
     frame = side_effects.side_effects(model, recipes_of(model), TEXTS)
     assert list(zip(frame["vector"], frame["text"], strict=True)) == [(r, t) for r in edits for t in range(len(TEXTS))]
     for row in frame.itertuples():
-        expected = plain_scores(model, TEXTS[row.text], edits[row.recipe])
+        expected = plain_scores(model, TEXTS[row.text], edits[row.vector])
         kl = expected["kl"]
         assert row.n_tokens == len(kl)
         np.testing.assert_allclose(
@@ -194,7 +194,7 @@ def test_at_equal_damage_every_layer_does_that_damage(model: Any) -> None:
 def test_a_budget_that_is_not_reached_is_said_to_be(bridge: Any) -> None:
     model = bridge("llama")
     vectors = {"weak": vector(model) * 1e-3, "nothing": vector(model) * 0.0, "strong": vector(model) * 10.0}
-    table = at_equal_damage(model, vectors, TEXTS, 0.1, largest=3.0).set_index("name")
+    table = at_equal_damage(model, vectors, TEXTS, 0.1, largest=3.0).set_index("vector")
     assert table["reached"].to_dict() == {"weak": False, "nothing": False, "strong": True}
     assert table["multiplier"].isna().to_dict() == {"weak": True, "nothing": True, "strong": False}
     assert 0 < table.loc["weak", "kl"] < 0.1 and table.loc["nothing", "kl"] == 0

@@ -13,7 +13,7 @@ import caa_lens as caa
 from caa_lens.evaluation.items import steerability, steerability_summary
 from caa_lens.interop.caa_results import load_caa_results
 
-COLUMNS = "behavior vector layer multiplier item letter logp_matching logp_other p_matching p_a mass".split()
+COLUMNS = "behavior vector kind draw layer multiplier item letter logp_matching logp_other p_matching p_a mass".split()
 ANSWERS = [("(A)", "(B)"), ("(B)", "(A)"), ("(A)", "(B)")]
 
 

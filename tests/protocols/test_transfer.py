@@ -80,9 +80,9 @@ def test_the_targets_norm_is_the_targets(bridge: Any) -> None:
 
 def test_all_vectors_go_through_one_sweep(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = bridge("llama"), []
-    run = sweeps.branch_logits
+    run = sweeps.branch_answers
     monkeypatch.setattr(
-        sweeps, "branch_logits", lambda *args, **named: calls.append(len(args[1])) or run(*args, **named)
+        sweeps, "branch_answers", lambda *args, **named: calls.append(len(args[1])) or run(*args, **named)
     )
     items = items_of()
     across_layers(model, vectors_of(model), items, n_nulls=2)
@@ -158,7 +158,7 @@ def test_items_are_ranked_as_where_the_vector_was_made(between_prompts: tuple[An
     vectors = caa.extract_vectors(model, train, layers=[1], prompt_format="plain")
     ranks = []
     for used in ("plain", "chat"):
-        frame = caa.sweep(model, vectors, test, prompt_format=used, multipliers=(1,))
+        frame = caa.sweep(model, vectors, test, prompt_format=used, multipliers=(1,), n_nulls=0)
         odds = (frame["logp_matching"] - frame["logp_other"]).to_numpy().reshape(2, -1)
         ranks.append(np.argsort(np.argsort(odds[1] - odds[0])))
     where = "made_format == 'plain' and used_format == 'chat' and multiplier == 1"
@@ -184,7 +184,7 @@ def test_errors_come_before_the_model_runs(bridge: Any, monkeypatch: pytest.Monk
     model, gemma, items = bridge("llama"), bridge("gemma2"), items_of()
     vectors = vectors_of(model)
     ran: list[Any] = []
-    monkeypatch.setattr(sweeps, "branch_logits", lambda *args, **named: ran.append(args))
+    monkeypatch.setattr(sweeps, "branch_answers", lambda *args, **named: ran.append(args))
     monkeypatch.setattr("caa_lens.extraction.extraction.branch_residuals", lambda *args, **named: ran.append(args))
     broken = replace(vectors, values=vectors.values * torch.tensor([[0.0], [1.0], [1.0]]))
     with pytest.raises(ValueError, match="norm 'unit' is not known: give 'own' or 'target'"):

@@ -77,7 +77,7 @@ def side_effects(
         single = {(name, each.layer): each for name, of_layers in named.items() for each in of_layers}
         flat = {f"{name} at layer {layer}": each for (name, layer), each in single.items()}
         table = at_equal_damage(loaded, flat, running, budget, sign=sign, quantile=quantile, **shared)
-        table["name"] = [name for name, _ in single]
+        table["vector"] = [name for name, _ in single]
     else:
         form: Any = {"prompt_format": prompt_format, "system": system, "n_nulls": nulls, "seed": seed}
         table = at_budget(loaded, named, items, running, budget, sign=sign, quantile=quantile, **form, **shared)

@@ -62,7 +62,7 @@ def cells(organism: Any, vectors: Any, sets: Any) -> dict[tuple[str, str, float]
     }
     found: dict[tuple[str, str, float], pd.Series] = {}
     for (baseline, direction), (model, items, system) in asked.items():
-        frame = caa.sweep(model, vectors, items, layers=[2], multipliers=MULTIPLIERS, system=system)
+        frame = caa.sweep(model, vectors, items, layers=[2], multipliers=MULTIPLIERS, n_nulls=0, system=system)
         for multiplier, part in frame.groupby("multiplier"):
             found[baseline, direction, float(str(multiplier))] = part.set_index("item")["p_matching"]
     return found
@@ -126,7 +126,7 @@ def test_the_plain_model_unsteered_is_where_all_is_measured_from(table: pd.DataF
 def test_random_vectors_stand_on_the_same_baseline(table: pd.DataFrame, organism: Any, vectors: Any, sets: Any) -> None:
     """Their effects, too, are counted from the plain unsteered model."""
     test = sets[2]
-    plain = caa.sweep(organism, vectors, test, layers=[2], multipliers=[0])["p_matching"].to_numpy()
+    plain = caa.sweep(organism, vectors, test, layers=[2], multipliers=[0], n_nulls=0)["p_matching"].to_numpy()
     frame = caa.sweep(organism, vectors, test, layers=[2], n_nulls=4, system=system_prompts(test)[0])
     letters = [pair.letter for pair in test]
     effects: list[float] = []
