@@ -248,7 +248,7 @@ def test_running_text_has_it_at_the_front_and_masks_what_it_covers(model: Any) -
     mixed = [found, Intervention(SteeringVector(torch.ones(32), 1, found.provenance, "x"), operation=Ablate())]
     frame = side_effects(model, {"love": found, "none": None, "mixed": mixed}, PROMPTS)
     n = len(found)
-    for row in frame.query("recipe != 'mixed'").itertuples():
+    for row in frame.query("vector != 'mixed'").itertuples():
         ids = ids_of(model, PROMPTS[row.text])
 
         def add(x: Tensor) -> Tensor:
@@ -259,7 +259,7 @@ def test_running_text_has_it_at_the_front_and_masks_what_it_covers(model: Any) -
         nll = -logp.gather(1, torch.tensor(ids[n + 1 :]).unsqueeze(1)).mean()
         assert row.n_tokens == len(ids) - n - 1 and row.nll_steered == pytest.approx(float(nll), abs=1e-4)
     assert (frame.query("vector == 'none'")["kl_max"] == 0).all()
-    assert (frame.query("recipe != 'none'")["kl_mean"] > 1e-3).all()
+    assert (frame.query("vector != 'none'")["kl_mean"] > 1e-3).all()
     back = addition(model, "the one", "so", layer=LAYER, at="back")
     with pytest.raises(ValueError, match="in running text an addition is made at the front: give at='front'"):
         side_effects(model, {"back": back}, PROMPTS)

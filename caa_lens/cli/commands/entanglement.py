@@ -57,7 +57,7 @@ def entanglement(
 
     form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
     laid_out = crossed(inputs.read_vectors(vectors, loaded), items, layers)
-    table = measure(sweep(loaded, **laid_out, multipliers=steps, n_nulls=0, **form), layers, seed=seed)
+    table = measure(sweep(loaded, **laid_out, multipliers=steps, **form), layers, seed=seed)
     if out is not None:
         save_frame(table, out)
     keys = ["vector", "behavior", "layer", "multiplier", "n_items"]
