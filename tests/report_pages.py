@@ -25,7 +25,7 @@ def render(**changed: Any) -> str:
         "sentences": {"kind": ["It steers."]},
         "sections": [page.Section("one", "First figure", "A caption.", go.Figure(go.Scatter(x=[1], y=[2])))],
         "samples": [
-            {"behavior": "kind", "layer": 1, "question": "Why?", "multiplier": m, "text": f" text at {m}"}
+            {"behavior": "kind", "layer": 1, "question_text": "Why?", "multiplier": m, "text": f" text at {m}"}
             for m in (1.0, -1.0, 0.0)
         ],
         "tokens": {"kind": [token_view(token_frame())]},

@@ -49,7 +49,7 @@ def token_frame(
                 cosine = float(generator.uniform(-0.4, 0.4))
                 rows.append(
                     {
-                        "text": index,
+                        "document": index,
                         "pos": pos,
                         "token_id": 100 + pos,
                         "token": token,

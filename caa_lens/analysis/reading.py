@@ -89,7 +89,7 @@ def project(
     frames: list[pd.DataFrame] = []
     for index, text in enumerate(laid_out):
         place: dict[str, Any] = {
-            "text": index,
+            "document": index,
             "pos": range(len(text.ids)),
             "token_id": list(text.ids),
             "token": text_tokens(adapter, text.ids),

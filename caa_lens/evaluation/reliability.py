@@ -74,8 +74,9 @@ def split_half(activations: ContrastActivations, n_splits: int = 100, seed: int 
         seed: Of the divisions.
 
     Returns:
-        One row for each ``layer``, with ``n_pairs``, ``cosine`` (mean over the splits), and ``low`` and ``high`` (2.5
-        and 97.5 % quantiles over the splits). NaN for one pair, or where a half's mean difference is zero.
+        One row for each ``layer``, with ``n_pairs``, ``cosine`` (mean over the splits), and ``cosine_low`` and
+        ``cosine_high`` (2.5 and 97.5 % quantiles over the splits). NaN for one pair, or where a half's mean difference
+        is zero.
 
     Raises:
         ValueError: If there are no pairs, or for no splits.
@@ -98,7 +99,9 @@ def split_half(activations: ContrastActivations, n_splits: int = 100, seed: int 
         )  # sums: a cosine does not see by what they are divided
         cosines = (one * other).sum(dim=-1) / (_norms(one) * _norms(other))
         low, high = quantile_interval(cosines.numpy())
-        rows.append({"layer": layer, "n_pairs": n, "cosine": float(cosines.mean()), "low": low, "high": high})
+        rows.append(
+            {"layer": layer, "n_pairs": n, "cosine": float(cosines.mean()), "cosine_low": low, "cosine_high": high}
+        )
     return pd.DataFrame(rows)
 
 

@@ -61,7 +61,7 @@ def side_effects(
         progress: Show a progress bar, under this text where it is one.
 
     Returns:
-        One row for each recipe x text, with ``vector`` (the recipe's name), ``text`` (its place in the
+        One row for each recipe x text, with ``vector`` (the recipe's name), ``document`` (its place in the
         list), ``n_tokens`` (counted);
         ``kl_mean``, ``kl_p95``, ``kl_max``: KL(steered || unsteered) over the counted tokens, in nats;
         ``nll_unsteered``, ``nll_steered``: mean negative log-likelihood of the counted tokens, in nats (perplexity is
@@ -96,7 +96,7 @@ def side_effects(
     rows = [
         {
             "vector": name,
-            "text": text,
+            "document": text,
             "n_tokens": len(scores.kl),
             "kl_mean": float(scores.kl.mean()),
             "kl_p95": float(np.quantile(scores.kl.numpy(), 0.95)),

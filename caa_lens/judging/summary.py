@@ -26,9 +26,9 @@ def summarize_scores(scored: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int
 
     Returns:
         One row for each cell, with ``n_questions`` (with a score), ``n_unscored`` (answers without one); ``score`` (the
-        mean over questions, 0 to 10) and its 95 % interval ``score_low`` to ``score_high``; ``change`` (mean over the
-        ``n_paired`` questions scored here and at multiplier 0 of the difference), ``change_low`` and ``change_high``.
-        NaN where no question has a score.
+        mean over questions, 0 to 10) and its 95 % interval ``score_low`` to ``score_high``; ``score_change`` (mean over
+        the ``n_paired`` questions scored here and at multiplier 0 of the difference), ``score_change_low`` and
+        ``score_change_high``. NaN where no question has a score.
 
     Raises:
         ValueError: If the frame has no scores, or a layer has no rows at multiplier 0.
@@ -63,7 +63,7 @@ def summarize_scores(scored: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int
                         "n_unscored": int(own["score"].isna().sum()),
                         **drawn.mean_of_known(values).columns("score"),
                         "n_paired": int(np.isfinite(moved).sum()),
-                        **drawn.mean_of_known(moved).columns("change"),
+                        **drawn.mean_of_known(moved).columns("score_change"),
                     }
                 )
     return pd.DataFrame(rows)
@@ -77,10 +77,11 @@ def agreement(scored: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
         other: The same answers, in any order, scored by another.
 
     Returns:
-        A row ``all``, and one for each behaviour where there are several, over the answers that both scored: ``n`` of
-        them and ``n_unscored`` others; ``pearson`` and ``spearman`` correlation; ``mean_abs_difference`` and
-        ``mean_difference`` (other minus scored), in points; ``kappa``: Cohen's, quadratically weighted, of the scores
-        rounded to whole points. NaN where it does not exist, as for a judge who gave every answer the same score.
+        A row ``all``, and one for each behaviour where there are several, over the answers that both scored:
+        ``n_answers`` of them and ``n_unscored`` others; ``pearson`` and ``spearman`` correlation;
+        ``mean_abs_difference`` and ``mean_difference`` (other minus scored), in points; ``kappa``: Cohen's,
+        quadratically weighted, of the scores rounded to whole points. NaN where it does not exist, as for a judge who
+        gave every answer the same score.
 
     Raises:
         ValueError: If one of them has no scores, or they are not about the same answers.
@@ -105,7 +106,7 @@ def _agreement(part: pd.DataFrame) -> dict[str, float]:
 
     scored = part.dropna()
     mine, theirs = scored["score"].to_numpy(dtype=float), scored["other"].to_numpy(dtype=float)
-    found: dict[str, float] = {"n": len(scored), "n_unscored": len(part) - len(scored)}
+    found: dict[str, float] = {"n_answers": len(scored), "n_unscored": len(part) - len(scored)}
     found |= dict.fromkeys(("pearson", "spearman", "mean_abs_difference", "mean_difference", "kappa"), np.nan)
     if not len(scored):
         return found

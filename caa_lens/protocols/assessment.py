@@ -188,7 +188,7 @@ def measure(
         "behavior": vector.name,
         "agreement": directional_agreement(activations).iloc[0]["with_mean"],
         "reliability": halves["cosine"],
-        "reliability_low": halves["low"],
+        "reliability_low": halves["cosine_low"],
         "d_prime": along["d_prime"],
         "share_ordered": along["share_ordered"],
     }

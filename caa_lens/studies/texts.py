@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _READ = ("behavior", "pos", "token_id", "token", "roles", "read", "steered")
 _PROJECTED = (
-    *("behavior", "multiplier", "text", "pos", "token_id", "token", "role", "layer", "vector"),
+    *("behavior", "multiplier", "document", "pos", "token_id", "token", "role", "layer", "vector"),
     *("read", "steered", "cosine", "projection", "dot"),
 )
 
@@ -51,7 +51,7 @@ def answer_questions(
         )
         known = {"behavior": name, "layer": layers[name]}
         return [
-            {**known, "question": question, "multiplier": multiplier, "text": text}
+            {**known, "question_text": question, "multiplier": multiplier, "text": text}
             for multiplier in settings.shown
             for question, text in zip(questions, texts[multiplier], strict=True)
         ]
@@ -62,7 +62,7 @@ def answer_questions(
         return [row for name in names for row in answer(name)]
 
     samples = run_folder.document(file, answer_all)
-    columns = ["behavior", "layer", "question", "multiplier", "text"]
+    columns = ["behavior", "layer", "question_text", "multiplier", "text"]
     run_folder.table(run.path / "samples.csv", lambda: pd.DataFrame(samples, columns=columns))
     return samples
 
@@ -119,11 +119,11 @@ def first_texts(samples: Sequence[Mapping[str, Any]], behavior: str) -> dict[flo
     The multiplier is the largest of the samples, or the smallest where none is above 0.
     """
     rows = [each for each in samples if each["behavior"] == behavior]
-    first = {float(each["multiplier"]): each for each in rows if each["question"] == rows[0]["question"]}
+    first = {float(each["multiplier"]): each for each in rows if each["question_text"] == rows[0]["question_text"]}
     if not first:
         return {}
     chosen = max(first) if max(first) > 0 else min(first)
-    return {multiplier: (first[multiplier]["question"], first[multiplier]["text"]) for multiplier in (0.0, chosen)}
+    return {multiplier: (first[multiplier]["question_text"], first[multiplier]["text"]) for multiplier in (0.0, chosen)}
 
 
 def _projected(

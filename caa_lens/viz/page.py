@@ -121,8 +121,10 @@ def side_by_side(samples: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, li
     grouped: dict[str, dict[str, list[tuple[float, str]]]] = {}
     for sample in sorted(samples, key=lambda each: float(each["multiplier"])):
         questions = grouped.setdefault(str(sample["behavior"]), {})
-        questions.setdefault(str(sample["question"]), []).append((float(sample["multiplier"]), str(sample["text"])))
-    order = dict.fromkeys((str(each["behavior"]), str(each["question"])) for each in samples)
+        questions.setdefault(str(sample["question_text"]), []).append(
+            (float(sample["multiplier"]), str(sample["text"]))
+        )
+    order = dict.fromkeys((str(each["behavior"]), str(each["question_text"])) for each in samples)
     return {name: {q: grouped[name][q] for b, q in order if b == name} for name in dict.fromkeys(b for b, _ in order)}
 
 

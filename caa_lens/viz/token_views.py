@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Value = Literal["cosine", "projection", "dot"]
-COLUMNS = ("text", "pos", "token_id", "token", "role", "layer", "vector", "read", "steered")
+COLUMNS = ("document", "pos", "token_id", "token", "role", "layer", "vector", "read", "steered")
 SMALLEST_REACH = {"cosine": 0.05, "projection": 1e-9, "dot": 1e-9}
 """The colour scale reaches at least this far, so that noise about zero does not fill it."""
 PAGE = """\
@@ -117,11 +117,11 @@ def steered_beside(
         ValueError: As `tokens` does, or if the two frames hold different texts, layers or vectors.
     """
     found = [_chosen(each, value, layer) for each in (unsteered, steered)]
-    for name in ("text", "layer", "vector"):
+    for name, word in (("document", "text"), ("layer", "layer"), ("vector", "vector")):
         one, other = (sorted(each[name].unique().tolist()) for each, _ in found)
         if one != other:
             raise ValueError(
-                f"the unsteered frame has the {name}s {_list(one)} and the steered one {_list(other)}: "
+                f"the unsteered frame has the {word}s {_list(one)} and the steered one {_list(other)}: "
                 "project the same texts on the same vectors, with steer= and without"
             )
     sides = [_texts(shown, value, layers) for shown, layers in found]
@@ -218,15 +218,15 @@ def _chosen(frame: pd.DataFrame, value: str, layer: int | None) -> tuple[pd.Data
 
 def _texts(frame: pd.DataFrame, value: str | None, layers: Sequence[int]) -> dict[int, tuple[Token, ...]]:
     """Every text's tokens in order, with the values of the layers."""
-    again = frame.duplicated(["text", "layer", "pos"])
+    again = frame.duplicated(["document", "layer", "pos"])
     if again.any():
         row: Any = frame[again].iloc[0]
         raise ValueError(
-            f"there are several rows for text {row['text']}, layer {row['layer']}, position {row['pos']}; vectors are "
-            f"{_list(frame['vector'].unique())}: keep one vector, such as frame[frame.vector == {row['vector']!r}]"
+            f"there are several rows for text {row['document']}, layer {row['layer']}, position {row['pos']}; vectors "
+            f"are {_list(frame['vector'].unique())}: keep one vector, such as frame[frame.vector == {row['vector']!r}]"
         )
     found: dict[int, tuple[Token, ...]] = {}
-    for index, part in frame.groupby("text", sort=True):
+    for index, part in frame.groupby("document", sort=True):
         number: Any = index
         rows = part.sort_values("pos")
         one = rows[rows["layer"] == rows["layer"].iloc[0]]

@@ -15,7 +15,7 @@ from caa_lens import analysis
 from caa_lens.prompts import format_prompt
 from caa_lens.vectors.vectors import Provenance, SteeringVector, SteeringVectors
 
-COLUMNS = ["text", "pos", "token_id", "token", "role", "layer", "vector", "read", "steered"]
+COLUMNS = ["document", "pos", "token_id", "token", "role", "layer", "vector", "read", "steered"]
 COLUMNS += ["cosine", "projection", "dot"]
 TEXTS: list[Any] = [("Is it so?\n (A) yes\n (B) no", "(A)"), ("Say.", "Well then, no."), "A text of the user's own."]
 
@@ -36,7 +36,7 @@ def test_it_is_what_a_plain_pass_gives(model: Any) -> None:
         start = laid_out.position("prompt_end")
         edits = [(part.layer, part.values) for part in recipe]
         streams = plain.plain_residuals(model, laid_out.ids, edits, start)
-        own = frame[frame["text"] == index]
+        own = frame[frame["document"] == index]
         assert len(own) == len(laid_out.ids) * model.cfg.n_layers
         for vector, stream in zip(vectors, streams, strict=True):
             rows = own[own["layer"] == vector.layer]
@@ -97,8 +97,8 @@ def test_roles_and_where_caa_reads(bridge: Callable[[str], Any]) -> None:
     model = bridge("llama")
     vector = random_vectors(model)[0]
     frame = analysis.project(model, TEXTS[:2], vector, system="Be.")
-    lettered, free = (frame[frame["text"] == index] for index in (0, 1))
-    assert frame.groupby("text")["role"].first().tolist() == ["bos", "bos"]
+    lettered, free = (frame[frame["document"] == index] for index in (0, 1))
+    assert frame.groupby("document")["role"].first().tolist() == ["bos", "bos"]
     assert {"system", "question", "prompt_end", "answer_letter", "answer", ""} <= set(lettered["role"])
     [read] = lettered[lettered["read"]].to_dict("records")
     assert (read["token"].strip(), read["role"]) == ("A", "answer_letter")

@@ -107,7 +107,7 @@ def test_people_judge(answered: Path, tmp_path: Path) -> None:
     assert set(read_answers(out)["judge"]) == {"Ada"}
     run("judge", "world", answered, "--out", world)
     [found] = json.loads(run("judge", "agreement", out, world, "--json"))
-    assert found["mean_abs_difference"] == 0 and found["kappa"] == 1 and found["n"] + found["n_unscored"] == 18
+    assert found["mean_abs_difference"] == 0 and found["kappa"] == 1 and found["n_answers"] + found["n_unscored"] == 18
     assert "is not among these answers with these rubrics" in error("judge", "import", *given[:3], "--out", out)
 
 

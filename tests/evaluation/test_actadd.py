@@ -313,7 +313,7 @@ def test_norms_along_are_those_of_the_cache(either: Any) -> None:
         frame = norms_along(model, love, PROMPTS)
         assert len(frame) == len(PROMPTS) * len(love)
         for row in frame.to_dict("records"):
-            ids = ids_of(model, PROMPTS[row["prompt"]])
+            ids = ids_of(model, PROMPTS[row["item"]])
             with torch.no_grad():
                 _, cache = model.run_with_cache(torch.tensor([ids]))
             column = love.first_position(len(ids)) + row["position"]
@@ -321,7 +321,7 @@ def test_norms_along_are_those_of_the_cache(either: Any) -> None:
             assert row["stream_norm"] == pytest.approx(stream, rel=1e-3)
             assert row["norm"] == pytest.approx(float(love.delta[row["position"]].norm()), rel=1e-4, abs=1e-6)
             assert row["relative"] == pytest.approx(row["norm"] / stream, rel=1e-3, abs=1e-6)
-            assert row["token"] == format_prompt(model, PROMPTS[row["prompt"]], prompt_format="plain").tokens[column]
+            assert row["token"] == format_prompt(model, PROMPTS[row["item"]], prompt_format="plain").tokens[column]
 
 
 def test_a_sweep_measures_every_cell_of_what_is_made_once_a_layer(bridge: Any, capsys: Any) -> None:

@@ -48,7 +48,7 @@ def test_columns_and_layers() -> None:
     activations = make(activations.positive, activations.negative, (3, 5))
     expected = {
         "with_mean between_pairs": directional_agreement(activations),
-        "cosine low high": split_half(activations, n_splits=3),
+        "cosine cosine_low cosine_high": split_half(activations, n_splits=3),
         "d_prime share_ordered": separability(activations, activations),
     }
     for columns, found in expected.items():
@@ -85,11 +85,11 @@ def test_differences_that_have_nothing_in_common() -> None:
 
 def test_split_half_of_equal_pairs_is_one_and_of_nothing_is_zero() -> None:
     same = split_half(make([[1.0, 2]] * 5)).iloc[0]
-    assert (same["cosine"], same["low"], same["high"]) == pytest.approx((1, 1, 1))
+    assert (same["cosine"], same["cosine_low"], same["cosine_high"]) == pytest.approx((1, 1, 1))
     nothing = split_half(noisy(40, 500, 0, size=0)).iloc[0]
     assert abs(nothing["cosine"]) < 0.1
     some = split_half(noisy(40, 500, 0, size=5)).iloc[0]
-    assert 0 < some["low"] < some["cosine"] < some["high"] < 1
+    assert 0 < some["cosine_low"] < some["cosine"] < some["cosine_high"] < 1
 
 
 def test_split_half_is_a_loop_over_random_halves() -> None:
@@ -103,12 +103,14 @@ def test_split_half_is_a_loop_over_random_halves() -> None:
         slow.append(cos(differences[order[:3]].mean(axis=0), differences[order[3:]].mean(axis=0)))
     found = split_half(activations, n_splits=4000).iloc[0]
     assert found["cosine"] == pytest.approx(np.mean(slow), abs=0.02)
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=0.04)
+    assert (found["cosine_low"], found["cosine_high"]) == pytest.approx(
+        tuple(np.quantile(slow, [0.025, 0.975])), abs=0.04
+    )
 
 
 def test_two_pairs_have_one_split() -> None:
     found = split_half(make([[1.0, 0], [1, 1]]), n_splits=9).iloc[0]
-    assert (found["cosine"], found["low"], found["high"]) == pytest.approx((0.5**0.5,) * 3)
+    assert (found["cosine"], found["cosine_low"], found["cosine_high"]) == pytest.approx((0.5**0.5,) * 3)
 
 
 def test_splits_are_seeded_and_shared_by_the_layers() -> None:
@@ -183,7 +185,7 @@ def test_one_pair() -> None:
     one = make([[1.0, 2]])
     agreement, halves, apart = directional_agreement(one), split_half(one), separability(one, one)
     assert agreement["with_mean"].item() == pytest.approx(1) and np.isnan(agreement["between_pairs"].item())
-    assert halves[["cosine", "low", "high"]].isna().all(axis=None)
+    assert halves[["cosine", "cosine_low", "cosine_high"]].isna().all(axis=None)
     assert np.isnan(apart["d_prime"].item()) and apart["share_ordered"].item() == 1
 
 
@@ -195,7 +197,7 @@ def test_a_zero_difference_has_no_direction() -> None:
     cancelling = make([[1.0, 3], [-1, -3]])
     assert np.isnan(directional_agreement(cancelling)["with_mean"].item())
     assert directional_agreement(cancelling)["between_pairs"].item() == pytest.approx(-1)
-    assert split_half(make([[0.0, 0]] * 4))[["cosine", "low", "high"]].isna().all(axis=None)
+    assert split_half(make([[0.0, 0]] * 4))[["cosine", "cosine_low", "cosine_high"]].isna().all(axis=None)
     apart = separability(cancelling, some_pairs := make([[1.0, 2], [3, 4]]))
     assert apart[["d_prime", "share_ordered"]].isna().all(axis=None) and apart["n_pairs"].item() == len(
         some_pairs.positive

@@ -53,9 +53,11 @@ def test_every_number_equals_plain_passes(model: Any) -> None:
     v, w = vector(model), vector(model, 0, seed=1)
     edits = {"one": [(1, v.values)], "two": [(1, v.values * -2.0), (0, w.values)], "none": [], "zero": []}
     frame = side_effects.side_effects(model, recipes_of(model), TEXTS)
-    assert list(zip(frame["vector"], frame["text"], strict=True)) == [(r, t) for r in edits for t in range(len(TEXTS))]
+    assert list(zip(frame["vector"], frame["document"], strict=True)) == [
+        (r, t) for r in edits for t in range(len(TEXTS))
+    ]
     for row in frame.itertuples():
-        expected = plain_scores(model, TEXTS[row.text], edits[row.vector])
+        expected = plain_scores(model, TEXTS[row.document], edits[row.vector])
         kl = expected["kl"]
         assert row.n_tokens == len(kl)
         np.testing.assert_allclose(

@@ -221,7 +221,7 @@ def test_running_text_and_scores_take_any_intervention(model: Any) -> None:
     frame = side_effects(model, {"a": recipe, "zero": Intervention(vector(), 0.0, operation=Ablate())}, TEXTS[::2])
     assert (frame.query("vector == 'zero'")["kl_max"] == 0).all()
     for row in frame.query("vector == 'a'").itertuples():
-        ids = list(format_prompt(model, TEXTS[::2][row.text], prompt_format="plain").ids)
+        ids = list(format_prompt(model, TEXTS[::2][row.document], prompt_format="plain").ids)
         logits = plain_changed(model, ids, changes_of(model, recipe, 1)).double().log_softmax(-1)[1:-1]
         nll = -logits.gather(1, torch.tensor(ids[2:]).unsqueeze(1)).mean()
         assert row.nll_steered == pytest.approx(float(nll), abs=1e-4)

@@ -132,5 +132,5 @@ def test_the_bundled_model_says_what_its_vector_is_for() -> None:
     table = summarize_scores(score_answers(frame, score), n_bootstrap=200)
     against, without, along = table["score"]
     assert against < without < along
-    assert table["change_high"].iloc[0] < 0 < table["change_low"].iloc[2]
+    assert table["score_change_high"].iloc[0] < 0 < table["score_change_low"].iloc[2]
     assert (table["n_questions"] + table["n_unscored"] == 20).all()

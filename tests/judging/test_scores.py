@@ -240,9 +240,9 @@ def test_means_and_changes_are_plain_arithmetic() -> None:
     table = summarize_scores(scored_frame([0, 1, 2, 3, 5, 4, 10, 9, 8]), n_bootstrap=5000)
     assert table["multiplier"].tolist() == [-1.25, 0, 1.75] and set(table["layer"]) == {7}
     np.testing.assert_allclose(table["score"], [1, 4, 9])
-    np.testing.assert_allclose(table["change"], [-3, 0, 5])
+    np.testing.assert_allclose(table["score_change"], [-3, 0, 5])
     # The changes of three questions are -3, -4, -2 and 7, 4, 4: one resampling in 27 repeats the outermost.
-    assert table["change_low"].tolist() == [-4, 0, 4] and table["change_high"].tolist() == [-2, 0, 7]
+    assert table["score_change_low"].tolist() == [-4, 0, 4] and table["score_change_high"].tolist() == [-2, 0, 7]
     assert table["n_questions"].eq(3).all() and table["n_paired"].eq(3).all() and table["n_unscored"].eq(0).all()
 
 
@@ -251,8 +251,8 @@ def test_what_has_no_score_is_counted_and_paired() -> None:
     table = summarize_scores(scored_frame([nan, 1, 2, 3, nan, 4, nan, nan, nan]), n_bootstrap=200)
     assert table["n_unscored"].tolist() == [1, 1, 3] and table["n_questions"].tolist() == [2, 2, 0]
     assert table["n_paired"].tolist() == [1, 2, 0]
-    assert table["score"].tolist()[:2] == [1.5, 3.5] and table["change"].iloc[0] == -2
-    assert table.loc[2, ["score", "score_low", "change", "change_high"]].isna().all()
+    assert table["score"].tolist()[:2] == [1.5, 3.5] and table["score_change"].iloc[0] == -2
+    assert table.loc[2, ["score", "score_low", "score_change", "score_change_high"]].isna().all()
 
 
 def test_cells_of_several_behaviours_layers_and_samples() -> None:
@@ -311,11 +311,11 @@ def test_agreement_against_written_out_formulas() -> None:
 def test_agreement_counts_what_one_of_them_left_out() -> None:
     nan = float("nan")
     found = agreement(scored_frame([nan, 1, 2, 3, 4, 5, 6, 7, 8]), scored_frame([1, 1, 2, 3, nan, 5, 6, 7, 8])).iloc[0]
-    assert (found["n"], found["n_unscored"], found["mean_abs_difference"]) == (7, 2, 0)
+    assert (found["n_answers"], found["n_unscored"], found["mean_abs_difference"]) == (7, 2, 0)
     constant = agreement(scored_frame([5] * 9), scored_frame([5] * 9)).iloc[0]
     assert constant[["pearson", "spearman", "kappa"]].isna().all() and constant["mean_abs_difference"] == 0
     nothing = agreement(scored_frame([nan] * 9), scored_frame([5] * 9)).iloc[0]
-    assert nothing["n"] == 0 and np.isnan(nothing["mean_abs_difference"])
+    assert nothing["n_answers"] == 0 and np.isnan(nothing["mean_abs_difference"])
     two = pd.concat([scored_frame(range(9)), scored_frame(range(9), behavior="refusal")])
     assert agreement(two, two)["behavior"].tolist() == ["all", "sycophancy", "refusal"]
     with pytest.raises(ValueError, match="the judges rated different answers: 9 ids are in one of the frames only"):

@@ -198,10 +198,13 @@ def test_accuracies_are_of_all_tokens_with_documents_drawn() -> None:
     assert row["accuracy"] == pytest.approx(12 / 30) and (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(
         (0.2, 0.8)
     )
-    assert row["lost"] == pytest.approx(0.4) and (row["lost_low"], row["lost_high"]) == pytest.approx((0.0, 0.6))
+    assert row["accuracy_lost"] == pytest.approx(0.4) and (
+        row["accuracy_lost_low"],
+        row["accuracy_lost_high"],
+    ) == pytest.approx((0.0, 0.6))
     assert (row["n_documents"], row["n_tokens"], row["n_permuted"]) == (2, 30, 2)
     assert row["permuted_mean"] == pytest.approx((22 / 30 + 0) / 2) and row["worse_than_permuted"] == 0.5
-    assert table.loc[("other", 0.0), "lost"] == 0 and np.isnan(table.loc[("other", 0.0), "permuted_mean"])
+    assert table.loc[("other", 0.0), "accuracy_lost"] == 0 and np.isnan(table.loc[("other", 0.0), "permuted_mean"])
     assert table.index.get_level_values("text_kind").tolist() == ["target"] * 4 + ["other"] * 4
 
 

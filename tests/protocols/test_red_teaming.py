@@ -53,7 +53,7 @@ def test_a_table_says_what_was_scored() -> None:
     table = tabulate(frame).set_index("multiplier")
     row = table.loc[1.0]
     assert (row["n_questions"], row["n_unscored"], row["n_paired"], row["n_random"]) == (5, 1, 5, 20)
-    assert row["score"] == pytest.approx(4) and row["change"] == pytest.approx(3)
+    assert row["score"] == pytest.approx(4) and row["score_change"] == pytest.approx(3)
     assert row["share"] == pytest.approx(0.4) and row["share_low"] < 0.4 < row["share_high"]
     assert (row["share_low"], row["share_high"]) == pytest.approx((0.1176, 0.7693), abs=1e-4), "Wilson's, of 2 in 5"
     assert row["outsizes_random"] == 1 and (row["random_low"], row["random_high"]) == pytest.approx((0.0475, 1.8525))
@@ -64,9 +64,11 @@ def test_a_table_says_what_was_scored() -> None:
         "vector 1.0 3",
     )
     row = tabulate(scored_frame({0.0: [5.0] * 6, 1.0: [1, 1, 1, 1, 1, 10]}, nulls)).iloc[1]
-    assert row["change"] < 0 and row["steered_text"] == "vector 1.0 0", "not the largest one, which went the other way"
+    assert row["score_change"] < 0 and row["steered_text"] == "vector 1.0 0", (
+        "not the largest one, which went the other way"
+    )
     zero = table.loc[0.0]
-    assert zero[["change", "change_low", "change_high", "outsizes_random", "random_low"]].isna().all()
+    assert zero[["score_change", "score_change_low", "score_change_high", "outsizes_random", "random_low"]].isna().all()
     assert zero["share"] == 0 and zero["score"] == 1 and zero["steered_text"] == zero["unsteered_text"]
 
 
@@ -125,7 +127,7 @@ def test_each_direction_breaks_at_its_smallest_multiplier() -> None:
     assert found["breaks_at"].to_dict() == {"positive": 1.0, "negative": pytest.approx(np.nan, nan_ok=True)}
     assert found["tested_to"].to_dict() == {"positive": 2.0, "negative": -4.0}
     assert found["multiplier"].to_dict() == {"positive": 1.0, "negative": -4.0}, "or where the change is largest"
-    assert found["change"].to_dict() == {"positive": 4.0, "negative": 1.0}
+    assert found["score_change"].to_dict() == {"positive": 4.0, "negative": 1.0}
     assert found.loc["positive", "steered_text"].startswith("vector 1.0")
 
 
@@ -156,7 +158,7 @@ def test_other_tables_and_settings_are_refused() -> None:
         tabulate(frame.drop(columns="kind"))
     with pytest.raises(ValueError, match=r"these are answers at the layers \[3, 4\]: give those of one attack"):
         tabulate(pd.concat([frame, frame.assign(layer=4, id="l" + frame["id"])]))
-    with pytest.raises(ValueError, match=r"this is not the table of red_team\(\); it lacks the columns change"):
+    with pytest.raises(ValueError, match=r"this is not the table of red_team\(\); it lacks the columns score_change"):
         breaks(frame)
     for limits in ({"threshold": 0.0}, {"beaten": 0.0}, {"beaten": 1.1}, {"threshold": float("nan")}):
         with pytest.raises(ValueError, match="both are above 0, the second is at most 1"):

@@ -249,7 +249,7 @@ def test_running_text_has_it_at_the_front_and_masks_what_it_covers(model: Any) -
     frame = side_effects(model, {"love": found, "none": None, "mixed": mixed}, PROMPTS)
     n = len(found)
     for row in frame.query("vector != 'mixed'").itertuples():
-        ids = ids_of(model, PROMPTS[row.text])
+        ids = ids_of(model, PROMPTS[row.document])
 
         def add(x: Tensor) -> Tensor:
             return torch.cat([x[:, :n] + found.delta, x[:, n:]], dim=1)

@@ -250,7 +250,7 @@ def test_a_text_that_fills_the_context_is_left_out_and_what_is_read_is_not(
 )
 def test_the_text_that_is_shown_token_by_token(multipliers: tuple[float, ...], chosen: list[float]) -> None:
     rows = [
-        {"behavior": b, "question": q, "multiplier": m, "text": f"{b} {q} {m}"}
+        {"behavior": b, "question_text": q, "multiplier": m, "text": f"{b} {q} {m}"}
         for b in ("brave", "kind")
         for m in multipliers
         for q in ("first", "second")

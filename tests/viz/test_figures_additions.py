@@ -53,9 +53,9 @@ def test_effects_stand_before_both_bands() -> None:
 def norms_frame() -> pd.DataFrame:
     rows = [
         {
-            "prompt": prompt,
+            "item": prompt,
             "position": position,
-            "added": added,
+            "made_from": added,
             "token": "<b>",
             "norm": norm,
             "stream_norm": 2.0 + prompt,

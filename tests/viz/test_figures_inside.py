@@ -106,12 +106,12 @@ def test_separation_without_letters_has_one_line() -> None:
 
 def costs(layers: tuple[int, ...] = (2, 5), texts: int = 3) -> pd.DataFrame:
     rows = [
-        (f"{layer} x {m}", text, layer, m, 100, abs(m) * layer / 10 + text / 100, abs(m) * 1.0, 3.0, 3.0 + m / 10, 0.9)
+        ("toy", text, layer, m, 100, abs(m) * layer / 10 + text / 100, abs(m) * 1.0, 3.0, 3.0 + m / 10, 0.9)
         for layer in layers
         for m in (-1.0, 0.0, 1.0)
         for text in range(texts)
     ]
-    columns = ["recipe", "text", "layer", "multiplier", "n_tokens", "kl_mean", "kl_p95"]
+    columns = ["vector", "document", "layer", "multiplier", "n_tokens", "kl_mean", "kl_p95"]
     return pd.DataFrame(rows, columns=[*columns, "nll_unsteered", "nll_steered", "top1_agreement"])
 
 
@@ -125,7 +125,7 @@ def test_side_effects_hold_means_and_intervals_over_texts() -> None:
     np.testing.assert_allclose(figure.data[4].y, [-0.1, 0, 0.1])
     np.testing.assert_allclose(figure.data[6].y, 0.9)
     assert figure.data[0].hovertext[0] == (
-        "layer 2<br>multiplier -1<br>KL, mean over tokens: 0.21 [0.2, 0.22]<br>3 texts<br>300 tokens"
+        "vector toy<br>layer 2<br>multiplier -1<br>KL, mean over tokens: 0.21 [0.2, 0.22]<br>3 texts<br>300 tokens"
     )
     assert "means over 3 texts; 95 % intervals (normal); 300 tokens" in figure.layout.title.subtitle.text
 
@@ -144,7 +144,10 @@ def test_side_effects_of_many_layers_have_colours_in_order() -> None:
 
 def test_side_effects_draw_the_damage_of_a_selection() -> None:
     frame = (
-        costs(texts=1).drop(columns=["text", "recipe", "kl_p95"]).rename(columns={"kl_mean": "kl"}).assign(kl_max=3.0)
+        costs(texts=1)
+        .drop(columns=["document", "vector", "kl_p95"])
+        .rename(columns={"kl_mean": "kl"})
+        .assign(kl_max=3.0)
     )
     figure = figures.side_effects(frame)
     assert [note.text for note in figure.layout.annotations][:2] == [

@@ -52,7 +52,7 @@ class _Page(HTMLParser):
         {"notes": [HOSTILE]},
         {"rows": [[HOSTILE, HOSTILE]]},
         {"sentences": {HOSTILE: [HOSTILE]}},
-        {"samples": [{"behavior": HOSTILE, "layer": 1, "question": HOSTILE, "multiplier": 1.0, "text": HOSTILE}]},
+        {"samples": [{"behavior": HOSTILE, "layer": 1, "question_text": HOSTILE, "multiplier": 1.0, "text": HOSTILE}]},
         {"subtitle": HOSTILE},
         {"meanings": {HOSTILE: HOSTILE}},
         {"tables": [page.Table(HOSTILE, HOSTILE, pd.DataFrame({HOSTILE: [HOSTILE]}))]},
@@ -92,7 +92,7 @@ def test_texts_stand_side_by_side_in_ascending_order() -> None:
 
 def test_samples_keep_the_order_of_questions() -> None:
     samples = [
-        {"behavior": b, "question": q, "multiplier": m, "text": f"{b}{q}{m}"}
+        {"behavior": b, "question_text": q, "multiplier": m, "text": f"{b}{q}{m}"}
         for b in ("z", "a")
         for m in (0.0, -1.0)
         for q in ("second", "first")

@@ -135,7 +135,7 @@ def test_the_numbers_are_the_frames(column: Any) -> None:
     shuffled = frame.sample(frac=1, random_state=0)
     data = data_of(tokens(shuffled, column).html)
     assert data["tokens"] == ["a", "b", "c"] and data["layers"] == ["layer 3", "layer 5"]
-    by_token = frame.pivot(index=["text", "pos"], columns="layer", values=column).sort_index()
+    by_token = frame.pivot(index=["document", "pos"], columns="layer", values=column).sort_index()
     np.testing.assert_allclose(data["values"], by_token.to_numpy(), rtol=1e-4)
     assert data["numbers"][1][1] == f"{by_token.to_numpy()[1, 1]:+.3g}"
 
@@ -364,7 +364,7 @@ def test_nothing_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
             "text 0 has 6 positions in one layer and 5 in layer 5: every layer needs the same",
         ),
         (
-            lambda frame: steered_beside(frame, frame.assign(text=1)),
+            lambda frame: steered_beside(frame, frame.assign(document=1)),
             "frame has the texts 0 and the steered one 1: project the same texts on the same vectors, with "
             "steer= and without",
         ),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = (
-    *("behavior", "breaks_at", "tested_to", "multiplier", "change", "change_low", "change_high"),
+    *("behavior", "breaks_at", "tested_to", "multiplier", "score_change", "score_change_low", "score_change_high"),
     *("outsizes_random", "share_degenerate"),
 )
 

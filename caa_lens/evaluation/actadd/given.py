@@ -85,12 +85,12 @@ def perplexity_ratio(
     found = pd.concat([found, measure(dict(controls), "controls")], ignore_index=True)
     named = dict(zip(map(str, range(len(ways))), (named_way(parts, *way) for way in ways), strict=True))
     place = found["vector"]
-    is_related = found["text"] < len(related)
+    is_related = found["document"] < len(related)
     return pd.DataFrame(
         {
             **{column: [named[each][column] for each in place] for column in ("vector", "kind", "draw")},
             "text_kind": np.where(is_related, "related", "unrelated"),
-            "item": np.where(is_related, found["text"], found["text"] - len(related)),
+            "item": np.where(is_related, found["document"], found["document"] - len(related)),
             "n_tokens": found["n_tokens"],
             "nll_unsteered": found["nll_unsteered"],
             "nll_steered": found["nll_steered"],

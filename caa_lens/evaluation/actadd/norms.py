@@ -37,8 +37,8 @@ def norms_along(
         system: A system prompt.
 
     Returns:
-        One row for each prompt x position of the addition, with ``prompt`` (its place in the list), ``position`` (in
-        the addition), ``added`` (the tokens that it was made from there, as ``Love - Hate``), ``token`` (of the
+        One row for each prompt x position of the addition, with ``item`` (the prompt's place in the list), ``position``
+        (in the addition), ``made_from`` (the tokens that it was made from there, as ``Love - Hate``), ``token`` (of the
         prompt), ``norm``, ``stream_norm`` and ``relative`` (the one over the other).
 
     Raises:
@@ -68,9 +68,9 @@ def norms_along(
         for position, norm in enumerate(norms):
             rows.append(
                 {
-                    "prompt": place,
+                    "item": place,
                     "position": position,
-                    "added": " - ".join(side[position].strip() or "_" for side in addition.tokens),
+                    "made_from": " - ".join(side[position].strip() or "_" for side in addition.tokens),
                     "token": text.tokens[start + position],
                     "norm": norm,
                     "stream_norm": own[start + position],

@@ -96,7 +96,7 @@ def compare(
         of ``baselines``), ``direction`` (``positive``, ``negative`` or ``control``; empty for ``none``), ``layer``,
         ``multiplier``, ``n_items``, and those below. Shares are of the two answers; every ``x_low`` to ``x_high`` is
         a 95 % bootstrap interval over items, and differences are paired, item by item.
-        ``p_matching``, ``p_low``, ``p_high``: the matching answer's mean share.
+        ``p_matching``, ``p_matching_low``, ``p_matching_high``: the matching answer's mean share.
         ``effect``, ``effect_low``, ``effect_high``: that minus the plain unsteered model's; ``effect_balanced``,
         ``balanced_low``, ``balanced_high``: the same letter-balanced, as in `summarize`.
         ``added``, ``added_low``, ``added_high``: minus the same baseline's at multiplier 0, so what steering adds to
@@ -280,7 +280,11 @@ def _table(frames: Mapping[tuple[str, str], pd.DataFrame], seed: int) -> pd.Data
             alone = control is not None and multiplier == 0
             row: dict[str, Any] = {"behavior": moved["behavior"], "baseline": baseline, "direction": direction}
             row |= {"layer": int(own["layer"].iloc[0]), "multiplier": multiplier, "n_items": moved["n_items"]}
-            row |= {"p_matching": share["effect"], "p_low": share["effect_low"], "p_high": share["effect_high"]}
+            row |= {
+                "p_matching": share["effect"],
+                "p_matching_low": share["effect_low"],
+                "p_matching_high": share["effect_high"],
+            }
             row |= {name: moved[name] for name in _EFFECTS}
             added = _change(own, start, towards, seed) if multiplier else None
             row |= _difference("added", added)

@@ -25,11 +25,11 @@ def summarize_skill(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int =
 
     Returns:
         One row for each ``layer`` x ``coefficient`` x ``text_kind``, with ``n_documents``, ``n_tokens``; ``accuracy``
-        (right tokens of all counted) with its 95 % bootstrap interval over documents; ``lost``, the unsteered accuracy
-        minus it, with the interval over the same documents, ``lost_low`` to ``lost_high``; and for the permuted vectors
-        ``n_permuted``, the mean and the range of their accuracies, ``permuted_mean``, ``permuted_low`` and
-        ``permuted_high`` (2.5 and 97.5 % quantiles), and ``worse_than_permuted``: the share of them that lose less. NaN
-        at 0.
+        (right tokens of all counted) with its 95 % bootstrap interval over documents; ``accuracy_lost``, the unsteered
+        accuracy minus it, with the interval over the same documents, ``accuracy_lost_low`` to ``accuracy_lost_high``;
+        and for the permuted vectors ``n_permuted``, the mean and the range of their accuracies, ``permuted_mean``,
+        ``permuted_low`` and ``permuted_high`` (2.5 and 97.5 % quantiles), and ``worse_than_permuted``: the share of
+        them that lose less. NaN at 0.
 
     Raises:
         ValueError: If the frame is not one of `skill_curve`.
@@ -45,7 +45,7 @@ def summarize_skill(frame: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int =
             row: dict[str, Any] = {"layer": int(frame["layer"].iloc[0]), "coefficient": coefficient, "text_kind": kind}
             row |= {"n_documents": len(right), "n_tokens": int(n_tokens.sum())}
             row |= documents.ratio(right, n_tokens).columns("accuracy")
-            row |= documents.ratio(unsteered - right, n_tokens).columns("lost")
+            row |= documents.ratio(unsteered - right, n_tokens).columns("accuracy_lost")
             others = [hits[other] for other in hits if other[0] != _OWN and other[1] == coefficient]
             null = [float(each.sum() / n_tokens.sum()) for each in others]
             row |= against_nulls(row["accuracy"], null, tail="less").columns("permuted", "worse_than")

@@ -100,10 +100,10 @@ def added_norms(frame: pd.DataFrame) -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    columns = ("prompt", "position", "added", "norm", "stream_norm", "relative")
+    columns = ("item", "position", "made_from", "norm", "stream_norm", "relative")
     require("caa_lens.evaluation.actadd.norms_along", frame, *columns, "token")
     shown = {
-        column: frame[column].map(lambda text: html.escape(str(text), quote=False)) for column in ("added", "token")
+        column: frame[column].map(lambda text: html.escape(str(text), quote=False)) for column in ("made_from", "token")
     }
     frame = frame.assign(**shown)  # a BOS such as <s> would be taken for markup
     position = frame["position"]
@@ -111,9 +111,9 @@ def added_norms(frame: pd.DataFrame) -> go.Figure:
     panels = Panels(["Norms", "Addition over stream"], high=230, most=2)
     texts = told(
         frame,
-        "position {position}, made from {added}, added to {token!r}",
+        "position {position}, made from {made_from}, added to {token!r}",
         "addition {norm:.3g}, stream {stream_norm:.3g}, ratio {relative:.2f}",
-        "prompt {prompt}",
+        "prompt {item}",
     )
     drawn = (("stream, each prompt", "stream_norm", 0, 6), ("addition", "norm", 1, 10))
     for name, column, style, size in drawn:
@@ -129,9 +129,9 @@ def added_norms(frame: pd.DataFrame) -> go.Figure:
     look = {"color": color, "symbol": marker, "size": 6, "opacity": 0.7}
     ratios: Any = {"mode": "markers", "showlegend": False, "hovertext": texts, "hoverinfo": "text"}
     panels.add(1, go.Scatter(x=position, y=frame["relative"], marker=look, **ratios))
-    labels = {"tickvals": ticks["position"].tolist(), "ticktext": ticks["added"].tolist(), "tickangle": -40}
+    labels = {"tickvals": ticks["position"].tolist(), "ticktext": ticks["made_from"].tolist(), "tickangle": -40}
     for index in range(2):
         panels.axes(index, {"title_text": "made from", **labels}, {"rangemode": "tozero"})
-    n_prompts = frame["prompt"].nunique()
+    n_prompts = frame["item"].nunique()
     said = [f"{n_prompts} prompt{'s' * (n_prompts > 1)}", "at the input of the layer, where it is added"]
     return panels.finish("An addition beside the stream", said, bottom=90)

@@ -46,7 +46,8 @@ def scores(summary: pd.DataFrame) -> go.Figure:
                 part,
                 "{behavior}, multiplier {multiplier:+g}",
                 "score {score:.2f} [{score_low:.2f}, {score_high:.2f}]",
-                "change {change:+.2f} [{change_low:+.2f}, {change_high:+.2f}] over {n_paired} questions",
+                "change {score_change:+.2f} [{score_change_low:+.2f}, {score_change_high:+.2f}] over {n_paired} "
+                "questions",
                 "{n_questions} questions, {n_unscored} answers without a score",
             ),
             hoverinfo="text",

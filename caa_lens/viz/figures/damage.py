@@ -83,7 +83,7 @@ def side_effects(frame: pd.DataFrame) -> go.Figure:
                     "layer {layer}",
                     "multiplier {multiplier:+g}",
                     f"{heading}: {{{column}:{form}}}{between}",
-                    "{n_texts} texts" if "text" in frame.columns else "",
+                    "{n_texts} texts" if "document" in frame.columns else "",
                     "{n_tokens} tokens" if "n_tokens" in frame.columns else "",
                 ),
                 hoverinfo="text",
@@ -94,7 +94,7 @@ def side_effects(frame: pd.DataFrame) -> go.Figure:
         if column.startswith("kl"):
             panels.figure.update_yaxes(rangemode="tozero", **panels.place(index))
     said = ["steered against unsteered on unrelated text"]
-    if "text" in frame.columns:
+    if "document" in frame.columns:
         said += [
             f"means over {items_of(table, 'n_texts', 'texts')}",
             "95 % intervals (normal)" if with_intervals else "",

@@ -104,7 +104,7 @@ def test_figures_are_differences_item_by_item(table: pd.DataFrame, cells: dict[A
 
 
 def test_no_figure_without_its_interval_and_its_null(table: pd.DataFrame) -> None:
-    assert ((table["p_low"] <= table["p_matching"]) & (table["p_matching"] <= table["p_high"])).all()
+    assert ((table["p_matching_low"] <= table["p_matching"]) & (table["p_matching"] <= table["p_matching_high"])).all()
     for name in LIMITS:
         given = table[table[name].notna()]
         assert len(given), name
