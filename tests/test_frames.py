@@ -1,64 +1,49 @@
-"""The columns of a sweep, and of what is made from it, are those of `docs/frames.md`, with its types."""
+"""The page of the columns of frames, and the check that every test's frames go through."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import importlib
+import inspect
+import pkgutil
+import re
 from typing import Any
 
+import frame_columns
 import pandas as pd
 import pytest
 from plain import PAIRS
 
 import caa_lens as caa
-from caa_lens.evaluation.capabilities import CapabilitySet, capabilities
-from caa_lens.evaluation.entanglement import crossed, entanglement
-from caa_lens.evaluation.items import steerability
-from caa_lens.protocols.composition import sweep_together
-from caa_lens.protocols.composition.asking import compared
-
-PAGE = Path(__file__).parents[1] / "docs" / "frames.md"
-ITEMS = caa.ContrastDataset.from_pairs(PAIRS, name="toy")
-KINDS = {"text": "OUT", "whole": "i", "number": "f", "yes or no": "b"}
+from caa_lens.evaluation import choices
 
 
-def schema() -> dict[str, str]:
-    rows = [line.split("|")[1:3] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    names = [name.strip().strip("`") for name, _ in rows]
-    assert len(set(names)) == len(names), "a name has one meaning"
-    return {name: kind.strip() for name, (_, kind) in zip(names, rows, strict=True)}
+def test_a_column_that_is_not_on_the_page_is_refused(monkeypatch: pytest.MonkeyPatch, bridge: Any) -> None:
+    items = caa.ContrastDataset.from_pairs(PAIRS, name="toy")
+    frame = caa.sweep(bridge("llama"), caa.extract_vectors(bridge("llama"), items, layers=[0]), items, n_nulls=1)
+    summary = caa.summarize(frame, n_bootstrap=5)
+    kept = {name: kind for name, kind in frame_columns.schema().items() if name != "letter_drift"}
+    monkeypatch.setattr(frame_columns, "schema", lambda: kept)
+    message = r"the frame of caa_lens.evaluation.choices.summarize: letter_drift is not on the page"
+    with pytest.raises(pytest.fail.Exception, match=message):
+        choices.summarize(frame, n_bootstrap=5)
+    assert "letter_drift" in summary.columns
 
 
-def ends(column: str) -> str:
-    """What an interval's end is of."""
-    return column.removesuffix("_low").removesuffix("_high")
+def test_names_follow_from_others_and_types_count() -> None:
+    good = {"effect": [0.1], "balanced_low": [0.0], "shuffled_high": [0.2], "n_permuted": [3], "mass_dev": [1.0]}
+    assert frame_columns.problems(pd.DataFrame(good)) == []
+    assert frame_columns.problems(pd.DataFrame({"layer": [], "vector": []})) == []
+    wrong = pd.DataFrame({"layer": ["3"], "multiplicator": [1.0], "vector": [1.0]})
+    assert [each.split()[0] for each in frame_columns.problems(wrong)] == ["layer", "multiplicator", "vector"]
 
 
-FRAMES: dict[str, Callable[[Any, Any], pd.DataFrame]] = {
-    "sweep": lambda model, vectors: caa.sweep(model, vectors, ITEMS, n_nulls=1),
-    "summarize": lambda model, vectors: caa.summarize(caa.sweep(model, vectors, ITEMS, n_nulls=1), n_bootstrap=5),
-    "capabilities": lambda model, vectors: capabilities(
-        model, vectors, CapabilitySet("s", ITEMS, ("x",) * len(ITEMS)), n_nulls=1
-    ),
-    "steerability": lambda model, vectors: steerability(caa.sweep(model, vectors, ITEMS, n_nulls=0)),
-    "entanglement": lambda model, vectors: entanglement(
-        caa.sweep(model, **crossed({"toy": vectors}, {"toy": ITEMS}, {"toy": 1})), {"toy": 1}, n_bootstrap=5
-    ),
-    "sweep_together": lambda model, vectors: sweep_together(
-        model, {"a": vectors[0], "b": vectors[1]}, {"a": ITEMS, "b": ITEMS}, n_nulls=1
-    ),
-    "compared": lambda model, vectors: compared(
-        sweep_together(model, {"a": vectors[0], "b": vectors[1]}, {"a": ITEMS, "b": ITEMS}, n_nulls=1), n_bootstrap=5
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FRAMES)
-def test_every_column_is_on_the_page_with_its_type(bridge: Any, name: str) -> None:
-    model, known = bridge("llama"), schema()
-    frame = FRAMES[name](model, caa.extract_vectors(model, ITEMS, layers=[0, 1]))
-    for column in map(str, frame.columns):
-        kind = known.get(column) or known.get(ends(column))
-        assert kind is not None, f"{column} of {name} is not on the page of frames"
-        found = frame[column].dtype.kind if frame[column].dtype.kind in "OUTifb" else "T"
-        assert found in KINDS[kind], f"{column} of {name} is {frame[column].dtype}, and {kind} on the page"
+def test_the_functions_on_the_page_are_there() -> None:
+    rows = re.findall(r"^\| `\w+` .*\| (.*) \|$", frame_columns.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    there: set[str] = set()
+    for each in pkgutil.walk_packages(caa.__path__, "caa_lens."):
+        if each.name.split(".")[1] in frame_columns.FOLDERS:
+            module = importlib.import_module(each.name)
+            members = [module, *(value for value in vars(module).values() if inspect.isclass(value))]
+            there |= {name for name in named for member in members if hasattr(member, name)}
+    assert len(named) > 40 and named == there

@@ -8,8 +8,11 @@ built once. Building them again and again took a fifth of the tests' time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+import frame_columns
+import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
 from pydantic import ValidationInfo
 
@@ -26,8 +29,29 @@ _inner: dict[tuple[str, ...], Callable[..., Any]] = {}
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give back a function that checks its arguments and its result against the annotations."""
     if "<locals>" not in function.__qualname__:
-        return _beartype(function)
+        return _with_columns(function, _beartype(function))
     key = (function.__module__, function.__qualname__, repr(function.__annotations__))
     if key not in _inner:
         _inner[key] = _beartype(function)
     return _inner[key]
+
+
+def _with_columns(function: Callable[..., Any], checked: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, which holds a frame that comes back against `docs/frames.md`.
+
+    What is handed over for a result has no annotation that can be read here: pandas is imported for types only.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    if function.__annotations__.get("return") is not Any or not frame_columns.is_public(
+        function.__module__, function.__qualname__
+    ):
+        return checked
+
+    @wraps(checked)
+    def with_columns(*args: Any, **kwargs: Any) -> Any:
+        result = checked(*args, **kwargs)
+        if type(result).__name__ == "DataFrame" and (wrong := frame_columns.problems(result)):
+            pytest.fail(f"the frame of {name}: {'; '.join(wrong)}: see docs/frames.md")
+        return result
+
+    return with_columns
