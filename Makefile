@@ -2,7 +2,7 @@
 #   make demo        the whole workflow on the bundled model, in a few minutes
 #   make lab         the notebooks in JupyterLab
 #   make quick       while one works: ruff, and the fast tests on one architecture (under a minute)
-#   make test        lint, types, tests and doctests (about 4 minutes on two cores)
+#   make test        lint, types, tests and doctests (five to six minutes on two cores)
 #   make test-tl3    the tests that depend on the model classes, with HookedTransformer too, under transformer-lens 3.9
 #   make examples    run the documentation's examples and compare what they print with what the pages show
 #   make notebooks   run every notebook

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -55,6 +55,14 @@ class _Row:
     kind: str
     draw: int
     vectors: SteeringVectors
+
+
+class _How(TypedDict):
+    """What all cells share: where, and what is done."""
+
+    site: str | None
+    operation: Operation
+    when: Condition | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,7 @@ def sweep(
         raise ValueError(f"multipliers {brief(list(multipliers))}: give each once")
     more_nulls = _of_each(nulls, pairs_of, several, "nulls")
     others = _of_each(compared, pairs_of, several, "compared")
-    how: Any = {"site": site, "operation": operation, "when": when}
+    how: _How = {"site": site, "operation": operation, "when": when}
     work: dict[str, _Behavior] = {}
     for name, (own, pairs) in pairs_of.items():
         rows = _rows(name, own, others[name], n_nulls, seed, more_nulls[name])
@@ -234,7 +242,7 @@ def _item(
 
 
 def _cells(
-    adapter: Adapter, layers: Sequence[int], multipliers: Sequence[float], rows: Sequence[_Row], how: dict[str, Any]
+    adapter: Adapter, layers: Sequence[int], multipliers: Sequence[float], rows: Sequence[_Row], how: _How
 ) -> list[_Cell]:
     """The unsteered cell first, which stands for multiplier 0 at every layer."""
     cells = [_Cell(rows[0], -1, 0.0, ())]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 if TYPE_CHECKING:
+    from caa_lens.prompts import PromptForm, PromptFormat, PromptOptions
     from caa_lens.vectors.vectors import SteeringVectors
 
 _DATA, _STEERING, _PROMPT = "Data", "Steering", "Prompts"
@@ -363,3 +364,13 @@ def check_nulls(nulls: int) -> None:
     """
     if nulls < 1:
         raise ValueError(f"--nulls is {nulls}: no effect is given without its null, so give 1 or more, as 20")
+
+
+def prompt_form(prompt_format: str | None, system: str | None) -> PromptForm:
+    """What `format_prompt` takes, from options that were checked when they were read."""
+    return {"prompt_format": cast("PromptFormat | None", prompt_format), "system": system}
+
+
+def prompt_options(prompt_format: str | None, system: str | None, batch_size: int | None) -> PromptOptions:
+    """The same with how many prompts are run at once."""
+    return {**prompt_form(prompt_format, system), "batch_size": batch_size}

@@ -23,7 +23,7 @@ from caa_lens.evaluation.statistics import Resampled, against_nulls, balanced, m
 from caa_lens.files.bundled import data_dir
 from caa_lens.files.messages import brief
 from caa_lens.models.adapters import HookedModel
-from caa_lens.prompts import PromptFormat
+from caa_lens.prompts import PromptFormat, PromptOptions
 from caa_lens.sweeps import Nulls, sweep
 from caa_lens.vectors.vectors import Vectors, as_vectors
 
@@ -160,11 +160,13 @@ def capabilities(
     names = [each.name for each in asked]
     if not asked or len(set(names)) < len(names):
         raise ValueError(f"sets are {names}: give at least one, each under a name of its own")
-    settings: dict[str, Any] = {"layers": layers, "multipliers": multipliers, "n_nulls": n_nulls, "seed": seed}
-    settings |= {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": progress}
+    options: PromptOptions = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
     frames: list[pd.DataFrame] = []
     for each in asked:
-        frame = sweep(model, vectors, each.items, nulls=nulls, **settings)
+        frame = sweep(
+            model, vectors, each.items, layers=layers, multipliers=multipliers, n_nulls=n_nulls, seed=seed, nulls=nulls,
+            progress=progress, **options,
+        )  # fmt: skip
         frame.insert(0, "set", each.name)
         frame["category"] = [each.categories[item] for item in frame["item"]]
         frame["correct"] = frame["logp_matching"] > frame["logp_other"]

@@ -244,8 +244,9 @@ def select(
         measured = damage(
             model, vectors, texts, layers=layers, multipliers=steps, batch_size=batch_size, progress=shown
         )
-    asked: dict[str, Any] = {"layers": layers, "multipliers": steps, "n_nulls": 0}
-    on_dev = summarize(sweep(model, vectors, dev, progress=bar("choosing for"), **asked, **options), n_bootstrap=1)
+    shown = bar("choosing for")
+    swept = sweep(model, vectors, dev, layers=layers, multipliers=steps, n_nulls=0, progress=shown, **options)
+    on_dev = summarize(swept, n_bootstrap=1)
     chosen = choose(on_dev, sign=sign, min_mass=min_mass, max_kl=max_kl, damage=measured)
     [point] = chosen.values()
     frame = sweep(

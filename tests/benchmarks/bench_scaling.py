@@ -53,7 +53,7 @@ def _jobs(model: Any) -> dict[str, Callable[[int], Callable[[], object]]]:
     def sweep(n_items: int, n_layers: int, n_multipliers: int) -> Callable[[], object]:
         layers = [round(layer) for layer in np.linspace(0, 11, n_layers)] if n_layers > 1 else [6]
         steps = [float(step) for step in range(1, n_multipliers + 1)]
-        return lambda: caa.sweep(model, vectors, items[:n_items], layers=layers, multipliers=steps, **base)
+        return lambda: caa.sweep(model, vectors, items[:n_items], layers=layers, multipliers=steps, n_nulls=0, **base)
 
     def of_length(n_tokens: int) -> Callable[[], object]:
         rng = random.Random(0)

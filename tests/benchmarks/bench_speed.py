@@ -61,7 +61,7 @@ def sweep(model: Any, plain: Any, rounds: int, device: str) -> list[dict[str, An
 
     jobs: dict[str, Any] = {
         "prompt pass": lambda: plain_paths.prompt_pass(plain, prepared),
-        "caa_lens": lambda: caa.sweep(model, vectors, items, multipliers=MULTIPLIERS, prompt_format="base"),
+        "caa_lens": lambda: caa.sweep(model, vectors, items, multipliers=MULTIPLIERS, n_nulls=0, prompt_format="base"),
         "batched": batched,
         "one by one": one_by_one,
     }

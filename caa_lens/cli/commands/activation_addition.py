@@ -96,7 +96,7 @@ def actadd(
     from caa_lens.steering.activation_addition import addition
     from caa_lens.steering.steering import generate
 
-    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    form = options.prompt_options(prompt_format, system, batch_size)
     if paper_sampling or (topic is not None and not sampling):
         sampling = dict(PAPER_SAMPLING)
     place: Any = at

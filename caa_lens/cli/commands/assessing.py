@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 
 from caa_lens.cli import inputs, options
@@ -55,11 +53,11 @@ def assess(
     from caa_lens.protocols.assessment import assess as measure
     from caa_lens.protocols.assessment import describe_assessment
 
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    keywords |= {"layers": wanted, "read": options.parse_read(read), "site": site}
+    form, place = options.prompt_options(prompt_format, system, batch_size), options.parse_read(read)
     table = measure(
-        loaded, train, dev, held_out, multipliers=steps, n_nulls=nulls, seed=seed, progress=not quiet, **keywords
-    )
+        loaded, train, dev, held_out, layers=wanted, multipliers=steps, n_nulls=nulls, seed=seed, read=place, site=site,
+        progress=not quiet, **form,
+    )  # fmt: skip
     said = describe_assessment(table)
     if out is not None:
         save_frame(table, out)

@@ -118,7 +118,7 @@ def red_team(
 
         scorer = LocalJudge(options.open_model(str(judge_model), dtype, device), batch_size=batch_size)
     tried = options.open_vectors(vectors, loaded)[layer]
-    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    form = options.prompt_options(prompt_format, system, batch_size)
     asked: Any = {"multipliers": steps, "n_nulls": nulls, "max_new_tokens": max_new_tokens, "seed": seed}
     answered = attack(loaded, tried, prompts, progress=not quiet, **asked, **form)
     if answers is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -57,8 +57,10 @@ def capabilities(
     sets = [load_capabilities(source, empty_choices=empty) for source in data or ["facts"]]
     loaded = options.open_model(model, dtype, device)
     found = options.open_vectors(vectors, loaded)
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": nulls}
-    frame = measure(loaded, found, sets, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
+    form = options.prompt_options(prompt_format, system, batch_size)
+    frame = measure(
+        loaded, found, sets, layers=wanted, multipliers=steps, n_nulls=nulls, seed=seed, progress=not quiet, **form
+    )
     table = summarize_capabilities(frame, seed=seed)
     said = describe_capabilities(table)
     if out is not None:

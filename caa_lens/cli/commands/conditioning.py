@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -44,7 +44,7 @@ def conditioning(
     loaded = options.open_model(model, dtype, device)
     from caa_lens.judging.conditioning import after_answers
 
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    keywords = options.prompt_options(prompt_format, system, batch_size)
     frame = after_answers(loaded, items, then=then, max_new_tokens=max_new_tokens, progress=not quiet, **keywords)
     save_frame(frame, out)
     show_frame(frame if as_json else frame.loc[frame["item"] < 2, ["side", "answer", "text"]], as_json=as_json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 
 from caa_lens.cli import inputs, options
@@ -55,9 +53,9 @@ def entanglement(
     from caa_lens.evaluation.entanglement import entanglement as measure
     from caa_lens.sweeps import sweep
 
-    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "progress": not quiet}
+    form = options.prompt_options(prompt_format, system, batch_size)
     laid_out = crossed(inputs.read_vectors(vectors, loaded), items, layers)
-    table = measure(sweep(loaded, **laid_out, multipliers=steps, **form), layers, seed=seed)
+    table = measure(sweep(loaded, **laid_out, multipliers=steps, progress=not quiet, **form), layers, seed=seed)
     if out is not None:
         save_frame(table, out)
     keys = ["vector", "behavior", "layer", "multiplier", "n_items"]

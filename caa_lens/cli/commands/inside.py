@@ -47,7 +47,7 @@ def pca(
     loaded = options.open_model(model, dtype, device)
     from caa_lens.analysis import pca as components_of
 
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    keywords = options.prompt_options(prompt_format, system, batch_size)
     activations = _activations(loaded, pairs, quiet, layers=wanted, read=place, site=site, **keywords)
     frame = components_of(activations, pairs, n_components=components)
     if out is not None:
@@ -89,7 +89,7 @@ def separation(
     loaded = options.open_model(model, dtype, device)
     from caa_lens.analysis import separation as separate
 
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    keywords = options.prompt_options(prompt_format, system, batch_size)
     activations = _activations(loaded, pairs, quiet, layers=wanted, read=place, site=site, **keywords)
     show_frame(separate(activations, pairs, folds=folds, seed=seed), as_json=as_json, out=out)
 
@@ -149,7 +149,7 @@ def lens(
         rows, words, number = ["layer", "end"], "token", "logit"
     else:
         recipe = found[layer] * multiplier if found is not None and layer is not None else None
-        form: Any = {"prompt_format": prompt_format, "system": system}
+        form = options.prompt_form(prompt_format, system)
         whole = str(prompt) if answer is None else (str(prompt), answer)
         frame = stream_lens(loaded, whole, steer=recipe, tokens=token or None, k=k, **form)
         rows, words, number = ["pos", "layer", "site"], "predicted", "logp"
@@ -195,7 +195,7 @@ def project(
     from caa_lens.analysis import project as read
 
     chosen = options.open_vectors(vectors, loaded)[layer]
-    form: Any = {"prompt_format": prompt_format, "system": system}
+    form = options.prompt_form(prompt_format, system)
     whole = prompt if answer is None else (prompt, answer)
     frame = read(loaded, [whole], chosen, steer=chosen * multiplier if multiplier else None, **form)
     if as_json:
@@ -237,7 +237,7 @@ def early(
     loaded = options.open_model(model, dtype, device)
     from caa_lens.analysis import early_layer
 
-    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    form = options.prompt_options(prompt_format, system, batch_size)
     show_frame(early_layer(loaded, options.open_vectors(vectors, loaded), items, **form), as_json=as_json, out=out)
 
 

@@ -66,7 +66,7 @@ def select(
     from caa_lens.extraction.extraction import extract_vectors
     from caa_lens.protocols.selection import select as choose_and_measure
 
-    form: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
+    form = options.prompt_options(prompt_format, system, batch_size)
     chosen: Any = {"multipliers": steps, "sign": sign, "max_kl": max_kl, "min_mass": min_mass, "texts": running}
     chosen |= {"n_nulls": nulls, "seed": seed, "progress": not quiet}
     made: Any = {"layers": wanted, "read": options.parse_read(read), "site": site, "progress": not quiet}

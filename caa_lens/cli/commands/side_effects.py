@@ -79,8 +79,11 @@ def side_effects(
         table = at_equal_damage(loaded, flat, running, budget, sign=sign, quantile=quantile, **shared)
         table["vector"] = [name for name, _ in single]
     else:
-        form: Any = {"prompt_format": prompt_format, "system": system, "n_nulls": nulls, "seed": seed}
-        table = at_budget(loaded, named, items, running, budget, sign=sign, quantile=quantile, **form, **shared)
+        form = options.prompt_options(prompt_format, system, batch_size)
+        table = at_budget(
+            loaded, named, items, running, budget, sign=sign, quantile=quantile, n_nulls=nulls, seed=seed,
+            progress=not quiet, **form,
+        )  # fmt: skip
     if out is not None:
         save_frame(table, out)
     wide = as_json or items is None

@@ -55,12 +55,12 @@ def extract(
     if method not in ESTIMATORS:
         raise ValueError(f"there is no estimator {method!r}: choose one of {', '.join(ESTIMATORS)}")
     loaded = options.open_model(model, dtype, device)
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size}
-    keywords |= {"layers": wanted, "read": options.parse_read(read), "site": site, "progress": not quiet}
+    form, place = options.prompt_options(prompt_format, system, batch_size), options.parse_read(read)
     if method == "mean difference":  # whose sums take no memory by the pair
-        vectors = extract_vectors(loaded, pairs, **keywords)
+        vectors = extract_vectors(loaded, pairs, layers=wanted, read=place, site=site, progress=not quiet, **form)
     else:
-        vectors = estimate(extract_activations(loaded, pairs, **keywords), method)
+        kept = extract_activations(loaded, pairs, layers=wanted, read=place, site=site, progress=not quiet, **form)
+        vectors = estimate(kept, method)
     vectors.save(out)
     typer.echo(f"{pairs.report.summary()}\n{vectors!r}\nwritten to {out}")
 
@@ -178,9 +178,11 @@ def sweep(
     from caa_lens.sweeps import sweep as measure
 
     found = options.open_vectors(vectors, loaded)
-    keywords: Any = {"prompt_format": prompt_format, "system": system, "batch_size": batch_size, "n_nulls": nulls}
-    keywords |= {"operation": what}
-    frame = measure(loaded, found, items, layers=wanted, multipliers=steps, seed=seed, progress=not quiet, **keywords)
+    form = options.prompt_options(prompt_format, system, batch_size)
+    frame = measure(
+        loaded, found, items, layers=wanted, multipliers=steps, n_nulls=nulls, seed=seed, operation=what,
+        progress=not quiet, **form,
+    )  # fmt: skip
     if out is not None:
         save_frame(frame, out)
     summary = summarize(frame, seed=seed)
@@ -252,7 +254,7 @@ def tokens(
     loaded = options.open_model(model, dtype, device)
     from caa_lens.prompts import describe_tokens
 
-    form: Any = {"prompt_format": prompt_format, "system": system}
+    form = options.prompt_form(prompt_format, system)
     rows = describe_tokens(loaded, subject, read=options.parse_read(read), **form)
     if as_json:
         names = ("index", "id", "token", "roles", "read", "steered")
