@@ -29,9 +29,7 @@ MODEL_FILES = (
 )
 WHOLE = (
     "tests/cli/",
-    "tests/evaluation/test_actadd.py",
-    "tests/evaluation/test_capabilities.py",
-    "tests/evaluation/test_harness.py",
+    "tests/evaluation/",
     "tests/explorer/",
     "tests/judging/test_conditioning.py",
     "tests/judging/test_endpoint.py",
@@ -42,10 +40,9 @@ WHOLE = (
     "tests/test_docs.py",
     "tests/test_notebooks_drawn.py",
     "tests/test_packaging.py",
+    "tests/test_pairs_and_vectors.py",
     "tests/test_stories.py",
-    "tests/viz/test_images.py",
-    "tests/viz/test_page",
-    "tests/viz/test_tokens_browser.py",
+    "tests/viz/",
 )
 """Procedures, commands, studies, browsers: not in `make quick`. `make pytest ARGS=tests/cli` runs one folder."""
 
