@@ -47,13 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = [
-        item
-        for item in items
-        if (selection.is_quick(item) or not config.getoption("--quick"))
-        and (selection.touches_a_model_class(item) or not config.getoption("--model-classes"))
-    ]
-    left_out = [item for item in items if item not in set(wanted)]
+    quick, model_classes = config.getoption("--quick"), config.getoption("--model-classes")
+    wanted: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        runs = (not quick or selection.is_quick(item)) and (not model_classes or selection.touches_a_model_class(item))
+        (wanted if runs else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = wanted

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "frames.md"
 TYPES = {"text": "OUT", "whole": "iu", "number": "fiu", "yes or no": "b"}
 ENDS = {"balanced": "effect_balanced", "anti": "share_anti", "asked_twice": "effect_asked_twice"}
 KINDS = "permuted|shuffled|nonsense|tied"
-OTHERS = {"cosine_matrix", "cross_layer", "table", "read_table", "laid_out", "import_frame"}
+OTHERS = {"cosine_matrix", "cross_layer", "table", "read_table"}
 """Tables whose columns are values, and functions that hand on whatever frame they are given."""
 FOLDERS = {
     *("analysis", "evaluation", "extraction", "interop", "judging", "protocols", "steering", "studies", "sweeps"),

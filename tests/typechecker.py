@@ -41,17 +41,15 @@ def _with_columns(function: Callable[..., Any], checked: Callable[..., Any]) -> 
 
     What is handed over for a result has no annotation that can be read here: pandas is imported for types only.
     """
-    name = f"{function.__module__}.{function.__qualname__}"
-    if function.__annotations__.get("return") is not Any or not frame_columns.is_public(
-        function.__module__, function.__qualname__
-    ):
+    module, name = function.__module__, function.__qualname__
+    if function.__annotations__.get("return") is not Any or not frame_columns.is_public(module, name):
         return checked
 
     @wraps(checked)
     def with_columns(*args: Any, **kwargs: Any) -> Any:
         result = checked(*args, **kwargs)
         if type(result).__name__ == "DataFrame" and (wrong := frame_columns.problems(result)):
-            pytest.fail(f"the frame of {name}: {'; '.join(wrong)}: see docs/frames.md")
+            pytest.fail(f"the frame of {module}.{name}: {'; '.join(wrong)}: see docs/frames.md")
         return result
 
     return with_columns

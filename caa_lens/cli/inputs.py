@@ -146,8 +146,14 @@ def layer_of_each(given: Sequence[str], vectors: Sequence[SteeringVectors]) -> d
     return layers
 
 
-def narrow(table: pd.DataFrame, first: Sequence[str], last: Sequence[str] = ()) -> pd.DataFrame:
-    """The columns of effects that fit a terminal: these, effects with their intervals in one cell, and those."""
+def narrow(
+    table: pd.DataFrame,
+    first: Sequence[str],
+    last: Sequence[str] = (),
+    *,
+    doubts: Sequence[str] = ("share_wrong", "mass"),
+) -> pd.DataFrame:
+    """The columns of effects that fit a terminal: these, effects with intervals in one cell, doubts, and those."""
     from caa_lens.studies.findings import signed
 
     shown = table[list(first)].copy()
@@ -157,7 +163,7 @@ def narrow(table: pd.DataFrame, first: Sequence[str], last: Sequence[str] = ()) 
             shown[f"{name} [95 %]"] = [f"{signed(mid)} [{signed(low)}, {signed(high)}]" for mid, low, high in parts]
         else:
             shown[name] = table[value]
-    columns = [name for name in ("share_wrong", "mass") if name in table]
+    columns = [name for name in doubts if name in table]
     if "n_random" in table and (table["n_random"] > 0).any():
         columns.append("beats_random")
     return shown.join(table[[*columns, *last]])

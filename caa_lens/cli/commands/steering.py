@@ -186,23 +186,10 @@ def sweep(
     if out is not None:
         save_frame(frame, out)
     summary = summarize(frame, seed=seed)
-    show_frame(summary if as_json else _narrow(summary), as_json=as_json)
+    first, doubts = ("layer", "multiplier", "n_items", "p_matching"), ("share_wrong", "letter_drift", "mass")
+    show_frame(summary if as_json else inputs.narrow(summary, first, doubts=doubts), as_json=as_json)
     if out is not None and not as_json:
         typer.echo(f"\nwritten to {out}")
-
-
-def _narrow(summary: Any) -> Any:
-    """The columns of a summary that fit a terminal."""
-    from caa_lens.studies.findings import signed
-
-    shown = summary[["layer", "multiplier", "n_items", "p_matching"]].copy()
-    for name, value, bounds in (("effect", "effect", "effect"), ("balanced", "effect_balanced", "balanced")):
-        parts = zip(summary[value], summary[f"{bounds}_low"], summary[f"{bounds}_high"], strict=True)
-        shown[f"{name} [95 %]"] = [f"{signed(mid)} [{signed(low)}, {signed(high)}]" for mid, low, high in parts]
-    columns = ["share_wrong", "letter_drift", "mass"]
-    if (summary["n_random"] > 0).any():
-        columns.append("beats_random")
-    return shown.join(summary[columns])
 
 
 def _read_prompts(file: Path) -> list[str]:
